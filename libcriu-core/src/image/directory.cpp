@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "image/directory.hpp"
+
+#include <fcntl.h>
+
+#include "base/error.hpp"
+
+namespace criu::image {
+
+Directory::Directory(const std::string& path)
+    : fd_(base::check(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open image directory", path)) {}
+
+base::Fd Directory::create_raw(const Type& type, std::uint64_t number) const {
+  const auto name = file_name(type, number);
+  ::unlinkat(fd_.get(), name.c_str(), 0);
+  return base::Fd(base::check(::openat(fd_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), "create image", name));
+}
+
+std::optional<Reader> Directory::open(const Type& type, std::uint64_t number) const {
+  auto name = file_name(type, number);
+  base::Fd fd(::openat(fd_.get(), name.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) {
+    if (errno == ENOENT) {
+      return std::nullopt;
+    }
+    throw base::Error("open image", name, errno);
+  }
+  return Reader(std::move(fd), std::move(name), type);
+}
+
+Reader Directory::require(const Type& type, std::uint64_t number) const {
+  if (auto reader = open(type, number)) {
+    return std::move(*reader);
+  }
+  throw base::Error("open image", file_name(type, number), ENOENT, "is this the directory of a complete checkpoint?");
+}
+
+void Directory::put(const Type& type, std::uint64_t number, const google::protobuf::MessageLite& record) const {
+  auto writer = create(type, number);
+  writer.write(record);
+  writer.finish();
+}
+
+}  // namespace criu::image

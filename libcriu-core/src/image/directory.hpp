@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// The directory a checkpoint lives in.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/fd.hpp"
+#include "image/stream.hpp"
+
+namespace criu::image {
+
+class Directory {
+ public:
+  explicit Directory(const std::string& path);
+  explicit Directory(base::Fd fd) : fd_(std::move(fd)) {}
+
+  Writer create(const Type& type, std::uint64_t number = 0) const { return {fd_.get(), file_name(type, number), type}; }
+  // A raw file (pages), empty, open for writing.
+  base::Fd create_raw(const Type& type, std::uint64_t number) const;
+  // Nothing when there is no such file; in this format that stands for an image without records.
+  std::optional<Reader> open(const Type& type, std::uint64_t number = 0) const;
+  // Like open, but a missing file is an Error.
+  Reader require(const Type& type, std::uint64_t number = 0) const;
+
+  // The one record of a required image.
+  template <typename Message>
+  Message only(const Type& type, std::uint64_t number = 0) const {
+    Message message;
+    require(type, number).only(message);
+    return message;
+  }
+  // Writes an image of one record.
+  void put(const Type& type, std::uint64_t number, const google::protobuf::MessageLite& record) const;
+
+  int fd() const { return fd_.get(); }
+
+ private:
+  base::Fd fd_;
+};
+
+}  // namespace criu::image
