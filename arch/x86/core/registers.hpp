@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// A thread's registers between the kernel (ptrace) and its core image: the one file of the architecture that knows images.
+#pragma once
+
+#include <core.pb.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include <cstddef>
+#include <vector>
+
+namespace criu::arch {
+
+struct Registers {
+  user_regs_struct general;
+  // The XSAVE area in its standard form, as PTRACE_GETREGSET gives it; empty on a CPU without XSAVE.
+  std::vector<std::byte> extended;
+};
+
+// What an interrupted system call does when the thread goes on from an image.
+enum class Interrupted {
+  none,      // the thread was not in one, or it had ended
+  restarts,  // it is issued again
+};
+
+// Reads the registers of a stopped thread. `general` is passed when the caller has them from the freeze.
+std::vector<std::byte> read_extended(pid_t tid);
+
+// Fills thread_info. An interrupted system call is turned into the state in which it will be issued again.
+Interrupted save_registers(const Registers&, images::core_entry&);
+
+// Puts the image's registers into a stopped thread, replacing whatever it was doing. Errors name the thread.
+void restore_registers(pid_t tid, const images::core_entry&);
+
+// The address of the stack pointer's page and the instruction pointer, for those who need to know where a thread is.
+inline std::uint64_t stack_pointer(const user_regs_struct& regs) { return regs.rsp; }
+
+}  // namespace criu::arch

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// What all parts of one dump share.
+#pragma once
+
+#include <vector>
+
+#include "base/error.hpp"
+#include "image/directory.hpp"
+#include "options.hpp"
+
+namespace criu {
+
+struct DumpContext {
+  const Options& options;
+  const image::Directory& images;
+  // Everything found to be in the way: told to the user at once, not one a run.
+  std::vector<base::Error> obstacles;
+
+  // Runs a step for one object; its Error is kept and the others get their turn.
+  template <typename Step>
+  void attempt(Step step) {
+    try {
+      step();
+    } catch (const base::Error& error) {
+      obstacles.push_back(error);
+    }
+  }
+};
+
+}  // namespace criu

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// The table of kinds: one entry for each kind of open file, both directions. The orchestrations know the table only.
+#pragma once
+
+#include <fdinfo.pb.h>
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/fd.hpp"
+
+namespace criu {
+
+struct TaskImage;
+struct RestoreContext;
+
+namespace files {
+
+class Saver;
+
+// What /proc/PID/fdinfo says of every descriptor; `text` has the lines of the kind.
+struct FdInfo {
+  std::int64_t pos = 0;
+  unsigned flags = 0;  // status flags and O_CLOEXEC
+  int mnt_id = -1;
+  std::uint64_t ino = 0;
+  std::string text;
+};
+
+// An open file description that was met for the first time.
+struct Description {
+  pid_t pid;          // a task that has it open,
+  int fd;             // and its number there
+  std::string link;   // where /proc/PID/fd/N points
+  struct stat stat;
+  FdInfo info;
+  int own;            // our own copy of the descriptor
+  std::string what() const;  // "fd 7 of task 42 (link)", for messages
+};
+
+struct Kind {
+  images::fd_types type;
+  const char* name;
+
+  // Dump. Whether a description is of this kind: the first of the table that says so has it.
+  bool (*recognise)(const Description&) = nullptr;
+  // Fills the part of the entry that is the kind's own (its id and owner are there already). What cannot be saved is
+  // an Error; the caller goes on to find more of them.
+  void (*save)(Saver&, const Description&, images::file_entry&) = nullptr;
+
+  // Where the kind keeps the signal owner; nullptr when it has none.
+  images::fown_entry* (*owner)(images::file_entry&) = nullptr;
+
+  // Restore. Entries with the same group are made together by one task (the ends of a pipe); 0: each alone.
+  std::uint64_t (*group)(const images::file_entry&) = nullptr;
+  // Makes the descriptions of one group, in the same order, inside the task that owns them.
+  std::vector<base::Fd> (*make)(RestoreContext&, std::span<const images::file_entry* const>) = nullptr;
+  // Called in the task that made it, once all its descriptors are in place; `fd` is one of them.
+  void (*connect)(RestoreContext&, const TaskImage&, const images::file_entry&, int fd) = nullptr;
+};
+
+// All kinds, in the order in which they are asked.
+std::span<const Kind* const> kinds();
+// The kind of an entry; a type that is not supported is an Error that names it.
+const Kind& kind_of(const images::file_entry&);
+
+}  // namespace files
+}  // namespace criu

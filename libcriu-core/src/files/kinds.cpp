@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include <fmt/format.h>
+
+#include "base/error.hpp"
+#include "files/regular.hpp"
+
+namespace criu::files {
+
+namespace {
+
+// Asked in this order at dump, so the more particular stand before the more general.
+const Kind* const table[] = {
+    &regular_kind,
+};
+
+}  // namespace
+
+std::span<const Kind* const> kinds() { return table; }
+
+const Kind& kind_of(const images::file_entry& entry) {
+  for (const Kind* kind : table) {
+    if (kind->type == entry.type() && kind->make != nullptr) {
+      return *kind;
+    }
+  }
+  throw base::Error("not supported by this version",
+                    fmt::format("file {} is of type {}", entry.id(), images::fd_types_Name(entry.type())), 0);
+}
+
+std::string Description::what() const { return fmt::format("fd {} of task {} ({})", fd, pid, link); }
+
+}  // namespace criu::files

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "files/plan.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/error.hpp"
+#include "files/owner.hpp"
+#include "restore_context.hpp"
+
+namespace criu::files {
+
+using base::check;
+using base::Error;
+
+Plan::Plan(const Checkpoint& checkpoint) {
+  std::map<std::pair<const Kind*, std::uint64_t>, std::size_t> group_by_key;
+  for (const auto& task : checkpoint.tasks) {
+    for (const auto& fd : task->fds) {
+      const auto key = std::pair{static_cast<int>(fd.type()), fd.id()};
+      if (slot_by_id_.contains(key)) {
+        continue;
+      }
+      const auto& entry = checkpoint.file(fd.type(), fd.id(), fmt::format("fd {} of {}", fd.fd(), task->name()));
+      const auto& kind = kind_of(entry);
+      const auto slot = static_cast<std::uint32_t>(slot_count_++);
+      slot_by_id_[key] = slot;
+      const auto group_key = kind.group != nullptr ? kind.group(entry) : 0;
+      std::size_t index = groups_.size();
+      if (group_key != 0) {
+        index = group_by_key.emplace(std::pair{&kind, group_key}, index).first->second;
+      }
+      if (index == groups_.size()) {
+        groups_.push_back({&kind, task.get(), {}, {}});
+      }
+      groups_[index].entries.push_back(&entry);
+      groups_[index].slots.push_back(slot);
+    }
+  }
+}
+
+std::uint32_t Plan::slot_of(const images::fdinfo_entry& fd) const {
+  return slot_by_id_.at({static_cast<int>(fd.type()), fd.id()});
+}
+
+void Plan::make(RestoreContext& context, const TaskImage& task) {
+  made_.resize(slot_count_);
+  for (const auto& group : groups_) {
+    if (group.maker != &task) {
+      continue;
+    }
+    auto fds = group.kind->make(context, group.entries);
+    for (std::size_t i = 0; i < fds.size(); ++i) {
+      auto entry = *group.entries[i];
+      if (group.kind->owner != nullptr) {
+        restore_owner(fds[i].get(), *group.kind->owner(entry));
+      }
+      const auto slot = group.slots[i];
+      made_[slot] = context.internal(std::move(fds[i]));
+      slots_[slot] = {static_cast<std::int32_t>(task.pid()), made_[slot].get()};
+    }
+  }
+}
+
+void Plan::collect(RestoreContext& context, const TaskImage& task) {
+  std::map<std::uint32_t, base::Fd> fetched;
+  for (const auto& fd : task.fds) {
+    const auto slot = slot_of(fd);
+    const auto what = fmt::format("fd {} of {}", fd.fd(), task.name());
+    int source = made_[slot].get();
+    if (source < 0) {
+      auto& copy = fetched[slot];
+      if (!copy) {
+        const base::Fd pidfd(static_cast<int>(check(::syscall(SYS_pidfd_open, slots_[slot].pid, 0), "open pidfd for", what)));
+        copy = context.internal(base::Fd(static_cast<int>(
+            check(::syscall(SYS_pidfd_getfd, pidfd.get(), slots_[slot].fd, 0), "fetch descriptor for", what))));
+      }
+      source = copy.get();
+    }
+    constexpr std::uint32_t cloexec = 1;  // FD_CLOEXEC
+    check(::dup3(source, static_cast<int>(fd.fd()), (fd.flags() & cloexec) != 0 ? O_CLOEXEC : 0), "install", what);
+  }
+}
+
+void Plan::connect(RestoreContext& context, const TaskImage& task) {
+  for (const auto& group : groups_) {
+    if (group.maker == &task && group.kind->connect != nullptr) {
+      for (std::size_t i = 0; i < group.entries.size(); ++i) {
+        group.kind->connect(context, task, *group.entries[i], made_[group.slots[i]].get());
+      }
+    }
+  }
+}
+
+}  // namespace criu::files

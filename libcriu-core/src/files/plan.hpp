@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// Who makes which open file, and how the others get it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "files/kind.hpp"
+
+namespace criu {
+
+struct Checkpoint;
+
+namespace files {
+
+// Where a description can be fetched from, in memory shared by all tasks.
+struct Slot {
+  std::int32_t pid;
+  std::int32_t fd;
+};
+
+struct Group {
+  const Kind* kind;
+  const TaskImage* maker;
+  std::vector<const images::file_entry*> entries;
+  std::vector<std::uint32_t> slots;
+};
+
+// Each description is made once, by the first task of the tree that has it; the others take it from there with
+// pidfd_getfd, so that nothing has to be sent and nobody has to wait for anybody in particular.
+class Plan {
+ public:
+  // Checks that every descriptor refers to a known file, and gives each group its maker.
+  explicit Plan(const Checkpoint& checkpoint);
+  Plan() = default;
+
+  // The slots live in shared memory of slot_count() entries.
+  std::size_t slot_count() const { return slot_count_; }
+  void use(Slot* slots) { slots_ = slots; }
+
+  // The stages, inside each task. After `make` and a barrier, `collect` puts every descriptor at its number.
+  void make(RestoreContext&, const TaskImage&);
+  void collect(RestoreContext&, const TaskImage&);
+  void connect(RestoreContext&, const TaskImage&);
+
+ private:
+  std::uint32_t slot_of(const images::fdinfo_entry&) const;
+
+  std::vector<Group> groups_;
+  std::map<std::pair<int, std::uint32_t>, std::uint32_t> slot_by_id_;
+  std::size_t slot_count_ = 0;
+  Slot* slots_ = nullptr;
+  std::vector<base::Fd> made_;  // by slot, in the task that made it
+};
+
+}  // namespace files
+}  // namespace criu

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "memory/areas.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
+#include "base/error.hpp"
+
+namespace criu::memory {
+
+namespace {
+
+// Below this kernels may refuse mappings (vm.mmap_min_addr), and small numbers are easily mistaken for pointers.
+constexpr std::uint64_t lowest = 0x100000;
+
+}  // namespace
+
+std::uint64_t task_size() { return 0x7ffffffff000; }
+
+std::vector<Interval> own_mappings() {
+  std::vector<Interval> result;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    char* at = nullptr;
+    const auto start = std::strtoull(line.c_str(), &at, 16);
+    const auto end = std::strtoull(at + 1, nullptr, 16);
+    if (end <= task_size()) {
+      result.push_back({start, end});
+    }
+  }
+  if (result.empty()) {
+    throw base::Error("read", "/proc/self/maps", errno);
+  }
+  return result;
+}
+
+std::uint64_t Space::find(std::uint64_t size, std::uint64_t alignment) {
+  std::sort(taken_.begin(), taken_.end(), [](const Interval& a, const Interval& b) { return a.start < b.start; });
+  std::uint64_t at = lowest;
+  const auto aligned = [&](std::uint64_t address) { return (address + alignment - 1) / alignment * alignment; };
+  at = aligned(at);
+  for (const auto& range : taken_) {
+    if (range.start >= at && range.start - at >= size) {
+      break;
+    }
+    at = std::max(at, aligned(range.end));
+  }
+  if (at + size > task_size()) {
+    throw base::Error("find room in the address space", fmt::format("{} bytes", size), ENOMEM);
+  }
+  take(at, at + size);
+  return at;
+}
+
+}  // namespace criu::memory

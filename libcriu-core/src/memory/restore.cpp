@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "memory/restore.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <thread>
+
+#include "base/error.hpp"
+#include "files/regular.hpp"
+#include "restore_context.hpp"
+
+namespace criu::memory {
+
+using base::check;
+using base::Error;
+
+namespace {
+
+constexpr std::uint64_t huge = 2 << 20;
+// Smaller address spaces are filled faster by one thread than a second one starts.
+constexpr std::uint64_t parallel_from = 16 << 20;
+constexpr std::uint64_t piece = 4 << 20;
+
+std::byte* pointer(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }  // NOLINT
+
+std::string where(const TaskImage& task, const images::vma_entry& vma) {
+  return fmt::format("area {:x}-{:x} of {}", vma.start(), vma.end(), task.name());
+}
+
+void read_fully(const Run& run, std::byte* into) {
+  for (std::uint64_t done = 0; done < run.size;) {
+    const auto got = check(::pread(run.fd, into + done, run.size - done, static_cast<off_t>(run.offset + done)), "read pages");
+    if (got == 0) {
+      throw Error("corrupt checkpoint", "a pages image became shorter while it was read", 0);
+    }
+    done += static_cast<std::uint64_t>(got);
+  }
+}
+
+// Reads a run over memory inherited from the parent: pages that are equal stay shared.
+void read_differing(const Run& run, std::byte* into) {
+  std::vector<std::byte> buffer(std::min(run.size, std::uint64_t{256} << 10));
+  for (std::uint64_t done = 0; done < run.size;) {
+    const auto part = std::min<std::uint64_t>(buffer.size(), run.size - done);
+    read_fully({run.start + done, part, run.fd, run.offset + done}, buffer.data());
+    for (std::uint64_t page = 0; page < part; page += page_size) {
+      if (std::memcmp(into + done + page, buffer.data() + page, page_size) != 0) {
+        std::memcpy(into + done + page, buffer.data() + page, page_size);
+      }
+    }
+    done += part;
+  }
+}
+
+bool same_area(const images::vma_entry& a, const images::vma_entry& b) {
+  return a.start() == b.start() && a.end() == b.end() && a.status() == b.status() && a.flags() == b.flags() &&
+         a.pgoff() == b.pgoff() && a.shmid() == b.shmid();
+}
+
+// The flags a private area is first mapped with: locking and the fixed place come later.
+int private_flags(const images::vma_entry& vma) {
+  return static_cast<int>((vma.flags() & ~static_cast<unsigned>(MAP_LOCKED)) | MAP_FIXED);
+}
+
+// One job of reading: a run, or a piece of a large one, into one area.
+struct Job {
+  Run run;
+  std::byte* into;
+  bool compare;
+};
+
+void work(const std::vector<Job>& jobs, std::atomic<std::size_t>& next, std::exception_ptr& failure) {
+  try {
+    for (std::size_t i = next++; i < jobs.size(); i = next++) {
+      jobs[i].compare ? read_differing(jobs[i].run, jobs[i].into) : read_fully(jobs[i].run, jobs[i].into);
+    }
+  } catch (...) {
+    failure = std::current_exception();
+    next = jobs.size();
+  }
+}
+
+void run_jobs(const std::vector<Job>& jobs, std::uint64_t bytes) {
+  std::atomic<std::size_t> next{0};
+  std::exception_ptr failures[2];
+  std::thread helper;
+  if (bytes >= parallel_from) {
+    helper = std::thread([&] { work(jobs, next, failures[1]); });
+  }
+  work(jobs, next, failures[0]);
+  if (helper.joinable()) {
+    helper.join();
+  }
+  for (const auto& failure : failures) {
+    if (failure) {
+      std::rethrow_exception(failure);
+    }
+  }
+}
+
+}  // namespace
+
+void Restored::fill(RestoreContext& context, const TaskImage& task, const Restored* parent) {
+  map_beside(context, task, parent);
+  const auto pagemap = Pagemap::read(context.images, image::type::pagemap, task.entry.pid());
+  read_pages(task, pagemap, parent);
+}
+
+void Restored::map_beside(RestoreContext& context, const TaskImage& task, const Restored* parent) {
+  std::uint64_t room = 0;
+  for (const auto& vma : task.mm.vmas()) {
+    if (!is_private(vma)) {
+      continue;
+    }
+    std::uint64_t at = 0;
+    if (parent != nullptr) {
+      const auto* theirs = parent->find(vma.start());
+      if (theirs != nullptr && same_area(*theirs->vma, vma)) {
+        at = theirs->at;
+      }
+    }
+    parked_.push_back({&vma, at, at != 0});
+    // Keep the place within a huge page, so that huge pages can be moved as such.
+    room += at != 0 ? 0 : vma.end() - vma.start() + huge;
+  }
+  if (room == 0) {
+    return;
+  }
+  Space space;
+  space.take(own_mappings());
+  space.take(context.needed_addresses);
+  auto next = space.find(room, huge);
+  // Held as a whole first: nothing else may come to lie between the areas meanwhile.
+  if (::mmap(pointer(next), room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED) {
+    throw Error("reserve room for memory", task.name(), errno);
+  }
+  for (auto& area : parked_) {
+    if (area.at != 0) {
+      continue;
+    }
+    const auto& vma = *area.vma;
+    area.at = next + vma.start() % huge;
+    const auto size = vma.end() - vma.start();
+    const int fd = (vma.flags() & MAP_ANONYMOUS) != 0 ? -1 : file_for(context, task, vma);
+    if (::mmap(pointer(area.at), size, static_cast<int>(vma.prot() | PROT_WRITE), private_flags(vma), fd,
+               static_cast<off_t>(fd < 0 ? 0 : vma.pgoff())) == MAP_FAILED) {
+      throw Error("map", where(task, vma), errno);
+    }
+    next = (area.at + size + huge - 1) / huge * huge;
+    for (const int advice : {MADV_HUGEPAGE, MADV_NOHUGEPAGE}) {
+      if ((vma.madv() >> advice & 1) != 0) {
+        ::madvise(pointer(area.at), size, advice);  // repeated by the restorer, where a failure counts
+      }
+    }
+  }
+}
+
+const Restored::Parked* Restored::find(std::uint64_t address) const {
+  auto area = std::upper_bound(parked_.begin(), parked_.end(), address,
+                               [](std::uint64_t a, const Parked& p) { return a < p.vma->end(); });
+  return area != parked_.end() && area->vma->start() <= address ? &*area : nullptr;
+}
+
+void Restored::read_pages(const TaskImage& task, const Pagemap& pagemap, const Restored* parent) {
+  std::vector<Job> jobs;
+  std::uint64_t bytes = 0;
+  runs_ = pagemap.runs();
+  for (auto run : runs_) {
+    while (run.size > 0) {
+      const auto* area = find(run.start);
+      if (area == nullptr) {
+        const auto vma = std::find_if(task.mm.vmas().begin(), task.mm.vmas().end(), [&](const auto& v) {
+          return v.start() <= run.start && run.start < v.end() && (v.status() & (vdso | aio_ring | shadow_stack)) != 0;
+        });
+        if (vma == task.mm.vmas().end()) {
+          throw Error("corrupt checkpoint", fmt::format("page {:#x} of {} lies in no private area", run.start, task.name()), 0);
+        }
+        // This kernel's vDSO takes the place of the saved one.
+        const auto part = std::min(run.size, vma->end() - run.start);
+        run = {run.start + part, run.size - part, run.fd, run.offset + part};
+        continue;
+      }
+      const auto part = std::min({run.size, area->vma->end() - run.start, piece});
+      jobs.push_back({{run.start, part, run.fd, run.offset}, pointer(area->at + (run.start - area->vma->start())), area->inherited});
+      bytes += part;
+      run = {run.start + part, run.size - part, run.fd, run.offset + part};
+    }
+  }
+  if (parent != nullptr) {
+    // Pages that the parent had filled and this task does not have: back to what the bare mapping shows.
+    auto mine = runs_.begin();
+    for (const auto& theirs : parent->runs_) {
+      for (auto at = theirs.start; at < theirs.start + theirs.size;) {
+        while (mine != runs_.end() && mine->start + mine->size <= at) {
+          ++mine;
+        }
+        auto end = theirs.start + theirs.size;
+        if (mine != runs_.end() && mine->start <= at) {
+          at = std::min(end, mine->start + mine->size);
+          continue;
+        }
+        if (mine != runs_.end()) {
+          end = std::min(end, mine->start);
+        }
+        const auto* area = find(at);
+        if (area != nullptr) {
+          end = std::min(end, area->vma->end());
+          if (area->inherited) {
+            ::madvise(pointer(area->at + (at - area->vma->start())), end - at, MADV_DONTNEED);
+          }
+        } else {
+          end = at + page_size;
+        }
+        at = end;
+      }
+    }
+  }
+  run_jobs(jobs, bytes);
+}
+
+int Restored::file_for(const RestoreContext& context, const TaskImage& task, const images::vma_entry& vma) {
+  if ((vma.status() & (memfd | anon_shared)) != 0) {
+    const auto object = context.shared_objects.find(vma.shmid());
+    if (object == context.shared_objects.end()) {
+      throw Error("corrupt checkpoint", where(task, vma) + " maps a shared object that is not there", 0);
+    }
+    return object->second.get();
+  }
+  int mode = O_RDONLY;
+  if (vma.has_fdflags()) {
+    mode = static_cast<int>(vma.fdflags() & O_ACCMODE);
+  } else if ((vma.status() & file_shared) != 0 && (vma.prot() & PROT_WRITE) != 0) {
+    mode = O_RDWR;
+  }
+  auto& fd = files_[{vma.shmid(), mode}];
+  if (!fd) {
+    fd = files::open_path(context, static_cast<std::uint32_t>(vma.shmid()), mode, where(task, vma));
+  }
+  return fd.get();
+}
+
+std::vector<restorer::Area> Restored::areas(const RestoreContext& context, const TaskImage& task) {
+  std::vector<restorer::Area> result;
+  for (const auto& vma : task.mm.vmas()) {
+    if ((vma.status() & (vsyscall | vdso | vvar | guard)) != 0) {
+      continue;
+    }
+    restorer::Area area{};
+    area.start = vma.start();
+    area.end = vma.end();
+    area.prot = vma.prot();
+    area.advice = vma.madv();
+    area.lock = (vma.flags() & MAP_LOCKED) != 0 ? 1 : 0;
+    area.fd = -1;
+    if (is_private(vma)) {
+      area.moves = 1;
+      area.parked = find(vma.start())->at;
+      area.protect = (vma.prot() & PROT_WRITE) == 0 ? 1 : 0;
+    } else if ((vma.status() & (file_shared | anon_shared)) != 0) {
+      area.flags = vma.flags() & ~static_cast<unsigned>(MAP_LOCKED | MAP_ANONYMOUS);
+      area.fd = file_for(context, task, vma);
+      area.offset = vma.pgoff();
+    } else {
+      throw Error("not supported by this version", fmt::format("{} (status {:#x})", where(task, vma), vma.status()), 0);
+    }
+    result.push_back(area);
+  }
+  return result;
+}
+
+std::vector<restorer::Range> Restored::guards(const TaskImage& task) const {
+  std::vector<restorer::Range> result;
+  for (const auto& vma : task.mm.vmas()) {
+    if ((vma.status() & guard) != 0) {
+      result.push_back({vma.start(), vma.end()});
+    }
+  }
+  return result;
+}
+
+std::vector<Interval> Restored::parked() const {
+  std::vector<Interval> result;
+  for (const auto& area : parked_) {
+    result.push_back({area.at, area.at + (area.vma->end() - area.vma->start())});
+  }
+  return result;
+}
+
+}  // namespace criu::memory

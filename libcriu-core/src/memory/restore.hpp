@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// Restoring an address space: its private areas are mapped and filled beside the running code of the task, where its
+// children inherit them, and the restorer moves them home.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "memory/areas.hpp"
+#include "memory/pages.hpp"
+#include "restorer/plan.hpp"
+
+namespace criu {
+
+struct RestoreContext;
+struct TaskImage;
+
+namespace memory {
+
+// Creates every shared memory object of the checkpoint in the master, with its contents.
+void restore_shared_objects(RestoreContext&);
+
+class Restored {
+ public:
+  // Maps and fills the private areas of the task. Areas that the parent has too, at the same place and of the same
+  // file, are taken over from `parent` (inherited by fork), and pages with equal contents stay shared with it.
+  void fill(RestoreContext&, const TaskImage&, const Restored* parent);
+
+  // What the restorer has to do, in ascending order of addresses; opens the files of shared mappings.
+  std::vector<restorer::Area> areas(const RestoreContext&, const TaskImage&);
+  std::vector<restorer::Range> guards(const TaskImage&) const;
+  // The places where filled areas are parked, unsorted.
+  std::vector<Interval> parked() const;
+
+ private:
+  struct Parked {
+    const images::vma_entry* vma;
+    std::uint64_t at;
+    bool inherited;
+  };
+
+  void map_beside(RestoreContext&, const TaskImage&, const Restored* parent);
+  void read_pages(const TaskImage&, const Pagemap&, const Restored* parent);
+  const Parked* find(std::uint64_t address) const;
+  int file_for(const RestoreContext&, const TaskImage&, const images::vma_entry&);
+
+  std::vector<Parked> parked_;  // ascending by vma start
+  std::vector<Run> runs_;       // what was filled, for the children
+  std::map<std::pair<std::uint64_t, int>, base::Fd> files_;  // by file id and access mode
+};
+
+}  // namespace memory
+}  // namespace criu

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// What the master and all tasks of one restore share. Forked tasks have a copy of everything but `shared`.
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "files/plan.hpp"
+#include "image/directory.hpp"
+#include "memory/areas.hpp"
+#include "options.hpp"
+#include "restorer/plan.hpp"
+#include "task/checkpoint.hpp"
+
+namespace criu {
+
+struct RestoreContext {
+  const Options& options;
+  const image::Directory& images;
+  const Checkpoint& checkpoint;
+
+  restorer::Shared* shared = nullptr;
+  std::size_t shared_size = 0;  // of the whole shared mapping: Shared, then slots and regions
+  // Descriptors from here up belong to the restore, those below to the restored tasks.
+  int first_internal_fd = 0;
+  // Every address that some task of the tree needs, so that what is parked beside is in nobody's way.
+  std::vector<memory::Interval> needed_addresses;
+  files::Plan files;
+  // Shared memory objects by their id, made by the master before the first task.
+  std::map<std::uint64_t, base::Fd> shared_objects;
+
+  // Moves a descriptor out of the way of the restored ones.
+  base::Fd internal(base::Fd fd) const;
+};
+
+}  // namespace criu

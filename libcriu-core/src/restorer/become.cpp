@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "restorer/become.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/error.hpp"
+#include "files/regular.hpp"
+#include "memory/vdso.hpp"
+#include "restorer/builder.hpp"
+#include "task/objects.hpp"
+
+extern "C" {
+extern const std::byte criu_restorer_begin[];  // NOLINT: blob.S
+extern const std::byte criu_restorer_end[];    // NOLINT
+}
+
+namespace criu::restorer {
+
+using base::Error;
+
+std::span<const std::byte> code() { return {criu_restorer_begin, criu_restorer_end}; }
+
+namespace {
+
+constexpr std::uint64_t page = memory::page_size;
+std::uint64_t pages_for(std::uint64_t bytes) { return (bytes + page - 1) / page * page; }
+std::byte* pointer(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }  // NOLINT
+
+// The parts of the region, in this order; all page-aligned.
+struct Layout {
+  std::uint64_t code = 0, plan = 0, stacks = 0, shared = 0, vdso = 0, size = 0;
+
+  Layout(std::uint64_t contents, std::uint32_t threads, std::uint64_t shared_size, std::uint64_t vdso_size) {
+    plan = pages_for(restorer::code().size());
+    stacks = plan + pages_for(contents);
+    shared = stacks + pages_for(std::uint64_t{threads} * stack_size);
+    vdso = shared + pages_for(shared_size);
+    size = vdso + pages_for(vdso_size);
+  }
+};
+
+void plan_mm(const RestoreContext& context, const TaskImage& task, Builder& builder, base::Fd& exe) {
+  const auto& mm = task.mm;
+  constexpr int auxv_words = 44;  // AT_VECTOR_SIZE on x86-64
+  if (mm.mm_saved_auxv_size() > auxv_words) {
+    throw Error("corrupt checkpoint", fmt::format("auxiliary vector of {}", task.name()), 0);
+  }
+  exe = files::open_path(context, mm.exe_file_id(), O_PATH, "the executable of " + task.name());
+  const std::vector<std::uint64_t> auxv(mm.mm_saved_auxv().begin(), mm.mm_saved_auxv().end());
+  const auto ref = builder.add(auxv);
+  auto& plan = builder.plan();
+  plan.auxv = ref;
+  plan.mm = {mm.mm_start_code(),  mm.mm_end_code(),  mm.mm_start_data(), mm.mm_end_data(), mm.mm_start_brk(),
+             mm.mm_brk(),         mm.mm_start_stack(), mm.mm_arg_start(), mm.mm_arg_end(), mm.mm_env_start(),
+             mm.mm_env_end(),     0, static_cast<std::uint32_t>(auxv.size() * sizeof(std::uint64_t)), exe.get()};
+  plan.thp_disable = mm.thp_disabled() ? 1 : 0;
+  plan.dumpable = mm.dumpable() == 1 ? 1 : 0;
+  plan.child_subreaper = task.core.tc().child_subreaper() ? 1 : 0;
+  plan.membarrier = task.core.tc().membarrier_registration_mask();
+}
+
+void plan_memory(const RestoreContext& context, const TaskImage& task, memory::Restored& memory, Builder& builder) {
+  const auto areas = memory.areas(context, task);
+  const auto areas_ref = builder.add(areas);
+  const auto guards = memory.guards(task);
+  const auto guards_ref = builder.add(guards);
+  auto& plan = builder.plan();
+  plan.areas = areas_ref;
+  plan.area_count = static_cast<std::uint32_t>(areas.size());
+  plan.guards = guards_ref;
+  plan.guard_count = static_cast<std::uint32_t>(guards.size());
+}
+
+// What survives the fall of the old address space, ascending.
+std::vector<Range> keep_ranges(const memory::Restored& memory, std::uint64_t region, std::uint64_t size) {
+  std::vector<Range> keep{{region, region + size}};
+  for (const auto& parked : memory.parked()) {
+    keep.push_back({parked.start, parked.end});
+  }
+  std::sort(keep.begin(), keep.end(), [](const Range& a, const Range& b) { return a.start < b.start; });
+  return keep;
+}
+
+void* must_map(std::uint64_t at, std::uint64_t size, int prot) {
+  void* got = ::mmap(pointer(at), size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  if (got == MAP_FAILED) {
+    throw Error("map the restorer", {}, errno);
+  }
+  return got;
+}
+
+[[noreturn]] void jump(std::uint64_t entry, std::uint64_t plan, std::uint64_t stack) {
+  // The stack of a function at its entry: 8 bytes off a multiple of 16.
+  asm volatile(
+      "mov %[stack], %%rsp\n\t"
+      "xor %%ebp, %%ebp\n\t"
+      "push %%rbp\n\t"
+      "jmp *%[entry]"
+      :
+      : [stack] "r"(stack), [entry] "r"(entry), "D"(plan)
+      : "memory");
+  __builtin_unreachable();
+}
+
+}  // namespace
+
+void become(RestoreContext& context, const TaskImage& task, memory::Restored& memory, Region& region) {
+  Builder builder;
+  base::Fd exe;
+  plan_mm(context, task, builder, exe);
+  plan_memory(context, task, memory, builder);
+  task::plan_signals(task, builder);
+  task::plan_timers(task, builder);
+  task::plan_threads(context.checkpoint, task, builder);
+  task::plan_limits(task, builder.plan());
+
+  // The number of ranges to keep does not depend on where the region comes to lie; make room for them first.
+  const auto keep_ref = builder.add(keep_ranges(memory, 0, 1));
+  const auto own_vdso = memory::own_vdso();
+  const Layout layout(builder.contents(), builder.plan().thread_count, context.shared_size, own_vdso.size());
+  memory::Space space;
+  space.take(memory::own_mappings());
+  space.take(context.needed_addresses);
+  const auto at = space.find(layout.size, page);
+
+  const auto vdso = memory::plan_vdso(own_vdso, task, at + layout.vdso);
+  if (vdso.size() > std::size(builder.plan().vdso)) {
+    throw Error("not supported by this version", "a vDSO of so many mappings", 0);
+  }
+  std::copy(vdso.begin(), vdso.end(), builder.plan().vdso);
+  auto& plan = builder.plan();
+  plan.vdso_parts = static_cast<std::uint32_t>(vdso.size());
+  plan.region_start = at;
+  plan.region_end = at + layout.size;
+  plan.task_size = memory::task_size();
+  plan.keep = keep_ref;
+  plan.stacks = {layout.stacks - layout.plan};
+  plan.first_internal_fd = context.first_internal_fd;
+
+  must_map(at, layout.size, PROT_READ | PROT_WRITE);
+  std::memcpy(pointer(at), code().data(), code().size());
+  if (::mprotect(pointer(at), layout.plan, PROT_READ | PROT_EXEC) < 0) {
+    throw Error("protect the restorer", {}, errno);
+  }
+  const auto keep = keep_ranges(memory, at, layout.size);
+  plan.keep_count = static_cast<std::uint32_t>(keep.size());
+  region = {at, layout.size};
+  if (::mremap(context.shared, context.shared_size, context.shared_size, MREMAP_MAYMOVE | MREMAP_FIXED,
+               pointer(at + layout.shared)) == MAP_FAILED) {
+    throw Error("move the shared memory of the restore", {}, errno);
+  }
+  plan.shared = context.shared = reinterpret_cast<Shared*>(pointer(at + layout.shared));
+  std::memcpy(pointer(at + layout.plan), builder.data(), builder.contents());
+  std::memcpy(pointer(at + layout.plan) + keep_ref.offset, keep.data(), keep.size() * sizeof(Range));
+  // No library code below here that could look at the clock, allocate or log: its memory is about to go.
+  exe.release();
+  jump(at, at + layout.plan, at + layout.stacks + stack_size);
+}
+
+}  // namespace criu::restorer

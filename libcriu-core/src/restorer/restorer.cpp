@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// The restorer: the code that runs inside a task while it becomes the restored one.
+//
+// It is alone in its address space: everything else, the C library included, goes in its second step. It has no data
+// of its own; all it knows is in the plan. The steps stand in the order in which they must happen:
+//
+//   memory     the old address space goes, the new one comes. Everything below needs addresses of the new one.
+//   mm         the kernel checks these addresses against the new mappings.
+//   threads    each with its own ids; from here on they work in parallel.
+//   signals    actions before timers, so that nothing falls on a default action; all signals stay blocked to the end.
+//   credentials after whatever needs privilege, seccomp after whatever it could forbid.
+//   ready      the master takes over: it stops every thread, puts the registers in and unmaps the restorer.
+#include <asm/prctl.h>
+#include <linux/capability.h>
+#include <linux/mman.h>
+#include <linux/prctl.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <linux/securebits.h>
+
+#include "restorer/sys.hpp"
+
+namespace criu::restorer {
+
+namespace {
+
+constexpr int advice_guard_install = 102;        // MADV_GUARD_INSTALL, 6.13
+constexpr int prctl_timer_create_restore_ids = 77;  // PR_TIMER_CREATE_RESTORE_IDS, 6.15
+constexpr long signal_set_size = 8;
+constexpr unsigned kill_signal = 9, stop_signal = 19;
+
+void copy_text(char*& to, const char* end, const char* from) {
+  while (*from != '\0' && to < end) {
+    *to++ = *from++;
+  }
+}
+
+}  // namespace
+
+[[noreturn]] void fail(const Context& context, const char* what, long error, std::uint64_t detail) {
+  Shared* shared = context.plan->shared;
+  std::uint32_t none = 0;
+  if (__atomic_compare_exchange_n(&shared->failed, &none, 1U, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+    char* at = shared->failure;
+    const char* end = shared->failure + sizeof shared->failure - 1;
+    copy_text(at, end, what);
+    if (detail != 0) {
+      copy_text(at, end, " 0x");
+      for (int shift = 60; shift >= 0; shift -= 4) {
+        if (detail >> shift != 0 && at < end) {
+          *at++ = "0123456789abcdef"[(detail >> shift) & 15];
+        }
+      }
+    }
+    *at = '\0';
+    shared->failed_pid = context.pid;
+    shared->failed_errno = static_cast<std::int32_t>(error);
+    __atomic_store_n(&shared->failed, 2U, __ATOMIC_RELEASE);
+    __atomic_add_fetch(&shared->event, 1, __ATOMIC_ACQ_REL);
+    futex_wake_all(&shared->event);
+  }
+  wait_at(&shared->gates[static_cast<int>(Stage::ready)]);
+  raw_syscall(SYS_exit_group, 1);
+  __builtin_unreachable();
+}
+
+namespace {
+
+// ---- memory
+
+void unmap_the_rest(const Context& context) {
+  const Plan* plan = context.plan;
+  const Range* keep = context.at(plan->keep);
+  std::uint64_t from = 0;
+  for (std::uint32_t i = 0; i <= plan->keep_count; ++i) {
+    const std::uint64_t to = i < plan->keep_count ? keep[i].start : plan->task_size;
+    if (to > from) {
+      must(context, "unmap the old address space at", from, SYS_munmap, from, to - from);
+    }
+    if (i < plan->keep_count) {
+      from = keep[i].end;
+    }
+  }
+}
+
+void move_vdso(const Context& context, std::uint64_t Part::*from, std::uint64_t Part::*to) {
+  for (std::uint32_t i = 0; i < context.plan->vdso_parts; ++i) {
+    const Part& part = context.plan->vdso[i];
+    must(context, "move the vDSO to", part.*to, SYS_mremap, part.*from, part.size, part.size,
+         MREMAP_MAYMOVE | MREMAP_FIXED, part.*to);
+  }
+}
+
+void restore_area(const Context& context, const Area& area) {
+  const std::uint64_t size = area.end - area.start;
+  if (area.moves != 0) {
+    if (area.parked != area.start) {
+      must(context, "move a filled area to", area.start, SYS_mremap, area.parked, size, size,
+           MREMAP_MAYMOVE | MREMAP_FIXED, area.start);
+    }
+  } else {
+    must(context, "map an area at", area.start, SYS_mmap, area.start, size, area.prot, area.flags | MAP_FIXED, area.fd,
+         area.offset);
+  }
+  if (area.protect != 0) {
+    must(context, "protect the area at", area.start, SYS_mprotect, area.start, size, area.prot);
+  }
+  for (unsigned advice = 0; advice < 64; ++advice) {
+    if ((area.advice >> advice & 1) != 0) {
+      must(context, "advise the kernel on the area at", area.start, SYS_madvise, area.start, size, advice);
+    }
+  }
+  if (area.lock != 0) {
+    must(context, "lock the area at", area.start, SYS_mlock2, area.start, size, area.lock == 2 ? MLOCK_ONFAULT : 0);
+  }
+}
+
+void restore_memory(const Context& context) {
+  const Plan* plan = context.plan;
+  move_vdso(context, &Part::at, &Part::parking);
+  unmap_the_rest(context);
+  const Area* areas = context.at(plan->areas);
+  for (std::uint32_t i = 0; i < plan->area_count; ++i) {
+    restore_area(context, areas[i]);
+  }
+  const Range* guards = context.at(plan->guards);
+  for (std::uint32_t i = 0; i < plan->guard_count; ++i) {
+    must(context, "install guard pages at", guards[i].start, SYS_madvise, guards[i].start,
+         guards[i].end - guards[i].start, advice_guard_install);
+  }
+  move_vdso(context, &Part::parking, &Part::home);
+}
+
+void restore_mm(const Context& context) {
+  Plan* plan = context.plan;
+  plan->mm.auxv = reinterpret_cast<std::uint64_t>(context.at(plan->auxv));
+  must(context, "set the bounds of code, data, stack and the executable", 0, SYS_prctl, PR_SET_MM, PR_SET_MM_MAP,
+       &plan->mm, sizeof plan->mm, 0);
+  if (plan->thp_disable != 0) {
+    must(context, "disable huge pages", 0, SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
+  }
+  if (plan->child_subreaper != 0) {
+    must(context, "become a child subreaper", 0, SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  }
+  for (unsigned bit = 0; bit < 32; ++bit) {
+    if ((plan->membarrier >> bit & 1) != 0) {
+      must(context, "register for membarrier command", 1U << bit, SYS_membarrier, 1U << bit, 0, 0);
+    }
+  }
+}
+
+// ---- signals and timers
+
+void restore_actions(const Context& context) {
+  for (unsigned signo = 1; signo <= 64; ++signo) {
+    if (signo != kill_signal && signo != stop_signal) {
+      must(context, "set the action of signal", signo, SYS_rt_sigaction, signo, &context.plan->actions[signo - 1], 0,
+           signal_set_size);
+    }
+  }
+}
+
+// Before 6.15 a timer's id is the next one free: make and delete until it comes up.
+void create_timer(const Context& context, const PosixTimer& timer, void* event, bool by_id) {
+  for (;;) {
+    std::int32_t id = timer.id;
+    must(context, "make a timer on clock", static_cast<std::uint32_t>(timer.clock), SYS_timer_create, timer.clock, event,
+         &id);
+    if (id == timer.id) {
+      return;
+    }
+    if (by_id || id > timer.id) {
+      fail(context, "get the timer id", 17, static_cast<std::uint32_t>(timer.id));
+    }
+    must(context, "delete a timer", 0, SYS_timer_delete, id);
+  }
+}
+
+void restore_timers(const Context& context) {
+  Plan* plan = context.plan;
+  const bool by_id = plan->timer_count > 0 && raw_syscall(SYS_prctl, prctl_timer_create_restore_ids, 1, 0, 0, 0) == 0;
+  const PosixTimer* timers = context.at(plan->timers);
+  for (std::uint32_t i = 0; i < plan->timer_count; ++i) {
+    const PosixTimer& timer = timers[i];
+    struct {
+      std::uint64_t value;
+      std::int32_t signo, notify, tid;
+      char rest[44];
+    } event = {timer.value, timer.signo, timer.notify, timer.tid, {}};
+    static_assert(sizeof event == 64);
+    create_timer(context, timer, &event, by_id);
+    const std::int64_t setting[4] = {timer.interval_sec, timer.interval_nsec, timer.left_sec, timer.left_nsec};
+    must(context, "arm timer", static_cast<std::uint32_t>(timer.id), SYS_timer_settime, timer.id, 0, setting, 0);
+  }
+  if (by_id) {
+    raw_syscall(SYS_prctl, prctl_timer_create_restore_ids, 0, 0, 0, 0);
+  }
+  for (int which = 0; which < 3; ++which) {
+    must(context, "set interval timer", static_cast<unsigned>(which), SYS_setitimer, which, &plan->itimers[which], 0);
+  }
+}
+
+void queue_signals(const Context& context, Ref<PendingSignal> ref, std::uint32_t count, std::int32_t tid) {
+  PendingSignal* pending = context.at(ref);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const auto signo = *reinterpret_cast<std::int32_t*>(pending[i].siginfo);
+    if (tid == 0) {
+      must(context, "queue signal", static_cast<unsigned>(signo), SYS_rt_sigqueueinfo, context.pid, signo, &pending[i]);
+    } else {
+      must(context, "queue signal for a thread", static_cast<unsigned>(signo), SYS_rt_tgsigqueueinfo, context.pid, tid,
+           signo, &pending[i]);
+    }
+  }
+}
+
+// ---- credentials
+
+void set_capabilities(const Context& context, const std::uint32_t effective[2], const std::uint32_t permitted[2],
+                      const std::uint32_t inheritable[2]) {
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2];
+  for (int word = 0; word < 2; ++word) {
+    data[word] = {effective[word], permitted[word], inheritable[word]};
+  }
+  must(context, "set capabilities", 0, SYS_capset, &header, data);
+}
+
+void drop_bounding_set(const Context& context, const Credentials& wanted) {
+  for (std::uint32_t capability = 0; capability <= wanted.last_capability; ++capability) {
+    if ((wanted.bounding[capability / 32] >> (capability % 32) & 1) == 0) {
+      must(context, "drop a capability from the bounding set", capability, SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0);
+    }
+  }
+}
+
+void restore_credentials(const Context& context, const Credentials& wanted) {
+  if (wanted.group_count > 0) {
+    must(context, "set supplementary groups", 0, SYS_setgroups, wanted.group_count, context.at(wanted.groups));
+  }
+  // Until the end the change of ids must not touch the capabilities.
+  must(context, "hold capabilities over a change of ids", 0, SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0);
+  must(context, "set group ids", 0, SYS_setresgid, wanted.gid, wanted.egid, wanted.sgid);
+  raw_syscall(SYS_setfsgid, wanted.fsgid);
+  must(context, "set user ids", 0, SYS_setresuid, wanted.uid, wanted.euid, wanted.suid);
+  raw_syscall(SYS_setfsuid, wanted.fsuid);
+  drop_bounding_set(context, wanted);
+
+  // An ambient capability must be permitted and inheritable when it is raised, and may be forbidden by the securebits
+  // that come after it.
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct now[2];
+  must(context, "read capabilities", 0, SYS_capget, &header, now);
+  const std::uint32_t effective[2] = {now[0].effective, now[1].effective};
+  const std::uint32_t permitted[2] = {now[0].permitted, now[1].permitted};
+  set_capabilities(context, effective, permitted, wanted.inheritable);
+  for (std::uint32_t capability = 0; capability <= wanted.last_capability; ++capability) {
+    if ((wanted.ambient[capability / 32] >> (capability % 32) & 1) != 0) {
+      must(context, "raise ambient capability", capability, SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
+    }
+  }
+  must(context, "set securebits", wanted.securebits, SYS_prctl, PR_SET_SECUREBITS, wanted.securebits, 0, 0, 0);
+  set_capabilities(context, wanted.effective, wanted.permitted, wanted.inheritable);
+  if (wanted.no_new_privs != 0) {
+    must(context, "set no_new_privs", 0, SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  }
+}
+
+// ---- threads
+
+void restore_scheduling(const Context& context, const Thread& thread) {
+  if (thread.set_scheduler != 0) {
+    const std::int32_t priority = static_cast<std::int32_t>(thread.priority);
+    must(context, "set scheduling policy", thread.policy, SYS_sched_setscheduler, 0, thread.policy, &priority);
+    must(context, "set nice value of", static_cast<std::uint32_t>(thread.tid), SYS_setpriority, 0, 0, thread.nice);
+  }
+  if (thread.timer_slack != 0) {
+    must(context, "set timer slack", thread.timer_slack, SYS_prctl, PR_SET_TIMERSLACK, thread.timer_slack, 0, 0, 0);
+  }
+}
+
+// What each thread does for itself, the leader included.
+void restore_thread(const Context& context, const Thread& thread) {
+  raw_syscall(SYS_set_tid_address, static_cast<long>(thread.clear_tid));
+  if (thread.robust_list_size != 0) {
+    must(context, "set the robust list of", static_cast<std::uint32_t>(thread.tid), SYS_set_robust_list,
+         thread.robust_list, thread.robust_list_size);
+  }
+  constexpr std::uint32_t on_stack = 1;
+  struct {
+    std::uint64_t stack;
+    std::int32_t flags;
+    std::uint64_t size;
+  } alternate = {thread.altstack, static_cast<std::int32_t>(thread.altstack_flags & ~on_stack), thread.altstack_size};
+  must(context, "set the alternate stack of", static_cast<std::uint32_t>(thread.tid), SYS_sigaltstack, &alternate, 0);
+  if (thread.rseq != 0) {
+    must(context, "register rseq of", static_cast<std::uint32_t>(thread.tid), SYS_rseq, thread.rseq, thread.rseq_size, 0,
+         thread.rseq_signature);
+  }
+  must(context, "set the name of", static_cast<std::uint32_t>(thread.tid), SYS_prctl, PR_SET_NAME, thread.comm, 0, 0, 0);
+  restore_scheduling(context, thread);
+  queue_signals(context, thread.pending, thread.pending_count, thread.tid);
+  restore_credentials(context, thread.credentials);
+  must(context, "set the parent-death signal", thread.pdeath_signal, SYS_prctl, PR_SET_PDEATHSIG, thread.pdeath_signal, 0,
+       0, 0);
+}
+
+void restore_seccomp(const Context& context, const Thread& thread) {
+  if (thread.seccomp_mode == SECCOMP_MODE_STRICT) {
+    must(context, "enter strict seccomp", 0, SYS_seccomp, SECCOMP_SET_MODE_STRICT, 0, 0);
+  }
+  SeccompFilter* filters = context.at(thread.filters);
+  for (std::uint32_t i = 0; i < thread.filter_count; ++i) {
+    struct {
+      std::uint16_t count;
+      std::uint64_t* instructions;
+    } program = {static_cast<std::uint16_t>(filters[i].count), context.at(filters[i].instructions)};
+    must(context, "install seccomp filter", i, SYS_seccomp, SECCOMP_SET_MODE_FILTER, filters[i].flags, &program);
+  }
+}
+
+struct ThreadStart {
+  Context context;
+  const Thread* thread;
+};
+
+[[noreturn]] void finish_thread(const Context& context, const Thread& thread) {
+  Shared* shared = context.plan->shared;
+  pass(shared, Stage::rebuilt);
+  if (thread.tid == context.pid) {
+    // What any thread's change of credentials undoes, or what could be in the way of the others until here.
+    must(context, "set dumpable", 0, SYS_prctl, PR_SET_DUMPABLE, context.plan->dumpable, 0, 0, 0);
+    for (std::uint32_t i = 0; i < context.plan->limit_count; ++i) {
+      must(context, "set resource limit", i, SYS_prlimit64, 0, i, &context.plan->limits[i], 0);
+    }
+    restore_timers(context);
+    queue_signals(context, context.plan->pending, context.plan->pending_count, 0);
+    if (context.plan->first_internal_fd >= 0) {
+      must(context, "close internal descriptors", 0, SYS_close_range, context.plan->first_internal_fd, ~0U, 0);
+    }
+  }
+  restore_seccomp(context, thread);
+  pass(shared, Stage::ready);
+  // The master put the registers in while this thread waited; it never comes here.
+  raw_syscall(SYS_exit_group, 1);
+  __builtin_unreachable();
+}
+
+[[noreturn]] [[gnu::noinline]] void thread_main(ThreadStart* start) {
+  const Context context = start->context;
+  const Thread& thread = *start->thread;
+  restore_thread(context, thread);
+  finish_thread(context, thread);
+}
+
+void start_thread(const Context& context, std::uint32_t index) {
+  const Thread* thread = context.at(context.plan->threads) + index;
+  unsigned char* stack = context.at(context.plan->stacks) + static_cast<std::uint64_t>(index) * stack_size;
+  auto* start = reinterpret_cast<ThreadStart*>(stack + stack_size - sizeof(ThreadStart) - 64);
+  start = reinterpret_cast<ThreadStart*>(reinterpret_cast<std::uint64_t>(start) & ~std::uint64_t{63});
+  start->context = context;
+  start->thread = thread;
+
+  std::int32_t wanted = thread->tid;
+  clone_args args = {};
+  args.flags = CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_FS;
+  args.stack = reinterpret_cast<std::uint64_t>(stack);
+  args.stack_size = static_cast<std::uint64_t>(reinterpret_cast<unsigned char*>(start) - stack);
+  args.set_tid = reinterpret_cast<std::uint64_t>(&wanted);
+  args.set_tid_size = 1;
+  long result = SYS_clone3;
+  register ThreadStart* for_child asm("r12") = start;
+  register void (*entry)(ThreadStart*) asm("r13") = thread_main;
+  asm volatile(
+      "syscall\n\t"
+      "test %%rax, %%rax\n\t"
+      "jnz 1f\n\t"
+      "xor %%ebp, %%ebp\n\t"
+      "mov %%r12, %%rdi\n\t"
+      "call *%%r13\n\t"
+      "1:"
+      : "+a"(result)
+      : "D"(&args), "S"(sizeof args), "r"(for_child), "r"(entry)
+      : "rcx", "r11", "memory");
+  if (result < 0) {
+    fail(context, "make the thread with id", -result, static_cast<std::uint32_t>(thread->tid));
+  }
+}
+
+}  // namespace
+
+extern "C" [[noreturn]] [[gnu::section(".text.start")]] void restorer_main(Plan* plan) {
+  const Context context = {plan, static_cast<std::int32_t>(raw_syscall(SYS_getpid))};
+  restore_memory(context);
+  restore_mm(context);
+  restore_actions(context);
+  for (std::uint32_t i = 1; i < plan->thread_count; ++i) {
+    start_thread(context, i);
+  }
+  const Thread& leader = *context.at(plan->threads);
+  restore_thread(context, leader);
+  finish_thread(context, leader);
+}
+
+}  // namespace criu::restorer

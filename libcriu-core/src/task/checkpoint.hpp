@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// A checkpoint as it was read: the messages of the images, linked to each other and checked.
+#pragma once
+
+#include <core.pb.h>
+#include <fdinfo.pb.h>
+#include <fs.pb.h>
+#include <inventory.pb.h>
+#include <mm.pb.h>
+#include <pstree.pb.h>
+#include <remap-file-path.pb.h>
+#include <seccomp.pb.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "image/directory.hpp"
+
+namespace criu {
+
+enum class TaskState : unsigned { alive = 1, dead = 2, stopped = 3 };
+
+// A task of the tree. Lives as long as the checkpoint.
+struct TaskImage {
+  images::pstree_entry entry;
+  images::core_entry core;                  // the leader's
+  std::vector<images::core_entry> threads;  // all threads but the leader, in the order of entry.threads
+  images::task_kobj_ids_entry ids;          // not for zombies
+  images::mm_entry mm;                      // not for zombies
+  images::fs_entry fs;                      // not for zombies
+  std::vector<images::fdinfo_entry> fds;    // empty when the table is the parent's
+  TaskImage* parent = nullptr;
+  std::vector<TaskImage*> children;
+
+  pid_t pid() const { return static_cast<pid_t>(entry.pid()); }
+  TaskState state() const { return static_cast<TaskState>(core.tc().task_state()); }
+  bool alive() const { return state() != TaskState::dead; }
+  bool shares_files() const { return parent != nullptr && alive() && ids.files_id() == parent->ids.files_id(); }
+  std::string name() const { return "task " + std::to_string(entry.pid()) + " (" + core.tc().comm() + ")"; }
+};
+
+struct Checkpoint {
+  images::inventory_entry inventory;
+  std::vector<std::unique_ptr<TaskImage>> tasks;  // parents before their children, the root first
+  std::map<std::pair<int, std::uint32_t>, images::file_entry> files;  // by type and id
+  std::vector<images::remap_file_path_entry> remaps;
+  images::seccomp_entry seccomp;
+
+  TaskImage& root() const { return *tasks.front(); }
+  const images::file_entry* find_file(int type, std::uint32_t id) const;
+  // A file that something refers to; missing it is an Error that names the referrer.
+  const images::file_entry& file(int type, std::uint32_t id, const std::string& referrer) const;
+};
+
+// Reads and checks all images that describe the tree, before the first task is made.
+Checkpoint read_checkpoint(const image::Directory& dir);
+
+}  // namespace criu

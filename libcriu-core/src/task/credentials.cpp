@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include <fmt/format.h>
+#include <sys/prctl.h>
+
+#include "base/error.hpp"
+#include "task/objects.hpp"
+
+namespace criu::task {
+
+namespace {
+
+// The highest capability the running kernel knows: images of newer kernels may name more.
+std::uint32_t last_capability() {
+  static const std::uint32_t last = [] {
+    std::uint32_t capability = 0;
+    while (capability < 63 && ::prctl(PR_CAPBSET_READ, capability + 1, 0, 0, 0) >= 0) {
+      ++capability;
+    }
+    return capability;
+  }();
+  return last;
+}
+
+// Two words, without the bits this kernel does not know.
+template <typename Field>
+void copy_set(const Field& field, std::uint32_t (&set)[2]) {
+  for (int word = 0; word < 2; ++word) {
+    set[word] = word < field.size() ? field.Get(word) : 0;
+    for (std::uint32_t bit = 0; bit < 32; ++bit) {
+      if (static_cast<std::uint32_t>(word) * 32 + bit > last_capability()) {
+        set[word] &= ~(1U << bit);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void plan_credentials(const images::creds_entry& entry, restorer::Builder& builder, restorer::Credentials& planned) {
+  planned = {};
+  planned.uid = entry.uid(), planned.gid = entry.gid();
+  planned.euid = entry.euid(), planned.egid = entry.egid();
+  planned.suid = entry.suid(), planned.sgid = entry.sgid();
+  planned.fsuid = entry.fsuid(), planned.fsgid = entry.fsgid();
+  copy_set(entry.cap_inh(), planned.inheritable);
+  copy_set(entry.cap_prm(), planned.permitted);
+  copy_set(entry.cap_eff(), planned.effective);
+  copy_set(entry.cap_bnd(), planned.bounding);
+  copy_set(entry.cap_amb(), planned.ambient);
+  planned.securebits = entry.secbits();
+  planned.no_new_privs = entry.no_new_privs() != 0 ? 1 : 0;
+  planned.last_capability = last_capability();
+  const std::vector<std::uint32_t> groups(entry.groups().begin(), entry.groups().end());
+  planned.groups = builder.add(groups);
+  planned.group_count = static_cast<std::uint32_t>(groups.size());
+}
+
+}  // namespace criu::task

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "task/handover.hpp"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
+#include "base/error.hpp"
+#include "core/registers.hpp"
+#include "restorer/builder.hpp"
+
+namespace criu::task {
+
+using base::check;
+using base::Error;
+
+namespace {
+
+template <typename Visit>
+void for_each_thread(const Checkpoint& checkpoint, Visit visit) {
+  for (const auto& task : checkpoint.tasks) {
+    if (task->alive()) {
+      visit(*task, task->pid(), task->core);
+      for (std::size_t i = 0; i < task->threads.size(); ++i) {
+        visit(*task, static_cast<pid_t>(task->entry.threads(static_cast<int>(i) + 1)), task->threads[i]);
+      }
+    }
+  }
+}
+
+// Waits for the next stop of a thread and checks that it is the expected one.
+void expect_stop(pid_t tid, int wanted, const char* what) {
+  int status = 0;
+  check(::waitpid(tid, &status, __WALL), "wait for thread", std::to_string(tid));
+  if (!WIFSTOPPED(status) || status >> 8 != wanted) {
+    throw Error("a restored thread did not stop as it should", fmt::format("thread {} {}: status {:#x}", tid, what, status), 0);
+  }
+}
+
+std::uint64_t syscall_instruction(const restorer::Region& region) {
+  const auto code = restorer::code();
+  for (std::size_t i = 0; i + 1 < code.size(); ++i) {
+    if (code[i] == std::byte{0x0f} && code[i + 1] == std::byte{0x05}) {
+      return region.start + i;
+    }
+  }
+  throw Error("no system call instruction in the restorer", {}, 0);
+}
+
+}  // namespace
+
+void Handover::attach() {
+  bool seccomp = false;
+  for_each_thread(checkpoint_, [&](const TaskImage&, pid_t, const images::core_entry& core) {
+    seccomp = seccomp || core.thread_core().seccomp_mode() != images::disabled;
+  });
+  const long options = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | (seccomp ? PTRACE_O_SUSPEND_SECCOMP : 0);
+  for_each_thread(checkpoint_, [&](const TaskImage& task, pid_t tid, const images::core_entry&) {
+    check(::ptrace(PTRACE_SEIZE, tid, nullptr, options), "attach to", fmt::format("thread {} of {}", tid, task.name()));
+  });
+}
+
+void Handover::stop() {
+  for_each_thread(checkpoint_, [](const TaskImage& task, pid_t tid, const images::core_entry&) {
+    check(::ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr), "stop", fmt::format("thread {} of {}", tid, task.name()));
+  });
+  for_each_thread(checkpoint_, [](const TaskImage&, pid_t tid, const images::core_entry&) {
+    expect_stop(tid, SIGTRAP | PTRACE_EVENT_STOP << 8, "at the last gate");
+  });
+}
+
+// With an instruction of the very code that goes: the thread is stopped again before it would need the next one.
+void Handover::unmap_restorer(pid_t leader, const restorer::Region& region) {
+  user_regs_struct regs{};
+  check(::ptrace(PTRACE_GETREGS, leader, nullptr, &regs), "read registers of", std::to_string(leader));
+  regs.orig_rax = ~0ULL;
+  regs.rip = syscall_instruction(region);
+  regs.rax = SYS_munmap;
+  regs.rdi = region.start;
+  regs.rsi = region.size;
+  check(::ptrace(PTRACE_SETREGS, leader, nullptr, &regs), "set registers of", std::to_string(leader));
+  for (const char* what : {"entering munmap", "leaving munmap"}) {
+    check(::ptrace(PTRACE_SYSCALL, leader, nullptr, nullptr), "run", std::to_string(leader));
+    expect_stop(leader, SIGTRAP | 0x80, what);
+  }
+  check(::ptrace(PTRACE_GETREGS, leader, nullptr, &regs), "read registers of", std::to_string(leader));
+  if (regs.rax != 0) {
+    throw Error("unmap the restorer", std::to_string(leader), -static_cast<int>(regs.rax));
+  }
+}
+
+void Handover::put_registers() {
+  for (std::size_t i = 0; i < checkpoint_.tasks.size(); ++i) {
+    if (checkpoint_.tasks[i]->alive()) {
+      unmap_restorer(checkpoint_.tasks[i]->pid(), regions_[i]);
+    }
+  }
+  for_each_thread(checkpoint_, [](const TaskImage& task, pid_t tid, const images::core_entry& core) {
+    arch::restore_registers(tid, core);
+    std::uint64_t mask = core.has_tc() ? core.tc().blk_sigset() : core.thread_core().blk_sigset();
+    check(::ptrace(PTRACE_SETSIGMASK, tid, sizeof mask, &mask), "set the signal mask of",
+          fmt::format("thread {} of {}", tid, task.name()));
+  });
+}
+
+void Handover::release(bool leave_stopped) {
+  for (const auto& task : checkpoint_.tasks) {
+    if (task->alive() && (leave_stopped || task->state() == TaskState::stopped)) {
+      const int signo = task->core.tc().has_stop_signo() ? static_cast<int>(task->core.tc().stop_signo()) : SIGSTOP;
+      check(::kill(task->pid(), leave_stopped ? SIGSTOP : signo), "stop", task->name());
+    }
+  }
+  for_each_thread(checkpoint_, [](const TaskImage& task, pid_t tid, const images::core_entry&) {
+    check(::ptrace(PTRACE_DETACH, tid, nullptr, nullptr), "let go", fmt::format("thread {} of {}", tid, task.name()));
+  });
+}
+
+}  // namespace criu::task

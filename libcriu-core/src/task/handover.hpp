@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// The end of a restore: the master takes every thread out of the restorer and lets all go on at once.
+#pragma once
+
+#include <vector>
+
+#include "restorer/become.hpp"
+#include "task/checkpoint.hpp"
+
+namespace criu::task {
+
+class Handover {
+ public:
+  Handover(const Checkpoint& checkpoint, const restorer::Region* regions) : checkpoint_(checkpoint), regions_(regions) {}
+  // Attaches to every thread, while they wait for the last stage: seccomp filters must not bite before the end. From
+  // here on the death of the master kills them.
+  void attach();
+  // Stops every thread, at the last gate.
+  void stop();
+  // Unmaps the restorer and puts the registers in.
+  void put_registers();
+  // Lets go.
+  void release(bool leave_stopped);
+
+ private:
+  void unmap_restorer(pid_t leader, const restorer::Region& region);
+
+  const Checkpoint& checkpoint_;
+  const restorer::Region* regions_;
+};
+
+}  // namespace criu::task

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "task/master.hpp"
+
+#include <fmt/format.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <ctime>
+#include <fstream>
+
+#include "base/error.hpp"
+#include "log.hpp"
+
+namespace criu::task {
+
+using base::check;
+using base::Error;
+using restorer::Stage;
+
+static_assert(sizeof(pthread_mutex_t) <= sizeof(restorer::Gate));
+
+Master::Master(RestoreContext& context, Family& family) : context_(context), family_(family) {
+  const auto& checkpoint = context.checkpoint;
+  const auto slots_at = (sizeof(restorer::Shared) + 63) / 64 * 64;
+  const auto regions_at = (slots_at + context.files.slot_count() * sizeof(files::Slot) + 63) / 64 * 64;
+  const auto size = regions_at + checkpoint.tasks.size() * sizeof(restorer::Region);
+  context.shared_size = (size + memory::page_size - 1) / memory::page_size * memory::page_size;
+  void* at = ::mmap(nullptr, context.shared_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) {
+    throw Error("map memory shared with the tasks", {}, errno);
+  }
+  auto* bytes = static_cast<std::byte*>(at);
+  context.shared = reinterpret_cast<restorer::Shared*>(bytes);
+  context.files.use(reinterpret_cast<files::Slot*>(bytes + slots_at));
+  family.regions = reinterpret_cast<restorer::Region*>(bytes + regions_at);
+
+  pthread_mutexattr_t attributes;
+  ::pthread_mutexattr_init(&attributes);
+  ::pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+  ::pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+  for (int stage = 0; stage < static_cast<int>(Stage::count); ++stage) {
+    ::pthread_mutex_init(gate(static_cast<Stage>(stage)), &attributes);
+    ::pthread_mutex_lock(gate(static_cast<Stage>(stage)));
+  }
+  ::pthread_mutexattr_destroy(&attributes);
+  family.expect(checkpoint, *context.shared);
+
+  for (const auto& task : checkpoint.tasks) {
+    for (const auto& vma : task->mm.vmas()) {
+      context.needed_addresses.push_back({vma.start(), vma.end()});
+    }
+  }
+  choose_internal_fds();
+}
+
+Master::~Master() {
+  if (started_) {
+    // Everybody by pid: a task that fell out of the tree's shape must go too. Then the root is ours to reap.
+    for (const auto& task : context_.checkpoint.tasks) {
+      if (task->parent != nullptr) {
+        ::kill(task->pid(), SIGKILL);
+      }
+    }
+    for (const auto& [maker, pid] : family_.helpers) {
+      ::kill(pid, SIGKILL);
+    }
+    const auto root = context_.checkpoint.root().pid();
+    ::kill(root, SIGKILL);
+    while (::waitpid(root, nullptr, __WALL) < 0 && errno == EINTR) {
+    }
+  }
+  for (int stage = 0; stage < static_cast<int>(Stage::count); ++stage) {
+    ::pthread_mutex_unlock(gate(static_cast<Stage>(stage)));
+  }
+  ::munmap(context_.shared, context_.shared_size);
+}
+
+void Master::choose_internal_fds() {
+  std::uint32_t highest = 2;
+  for (const auto& task : context_.checkpoint.tasks) {
+    for (const auto& fd : task->fds) {
+      highest = std::max(highest, fd.fd());
+    }
+  }
+  rlimit limit{};
+  check(::getrlimit(RLIMIT_NOFILE, &limit), "read the limit on open files");
+  limit.rlim_cur = limit.rlim_max;
+  check(::setrlimit(RLIMIT_NOFILE, &limit), "raise the limit on open files");
+  context_.first_internal_fd = static_cast<int>(highest) + 1;
+}
+
+pid_t Master::start(bool as_sibling) {
+  const auto pid = give_birth(context_, family_, as_sibling);
+  started_ = true;
+  return pid;
+}
+
+void Master::check_failure() const {
+  const auto* shared = context_.shared;
+  if (__atomic_load_n(&shared->failed, __ATOMIC_ACQUIRE) != 2) {
+    return;
+  }
+  std::string text(shared->failure);
+  if (shared->failed_pid == 0) {
+    throw Error("cannot restore", text, 0);
+  }
+  throw Error("cannot restore", fmt::format("task {}: {}", shared->failed_pid, text), shared->failed_errno);
+}
+
+// A task that crashed cannot say so.
+void Master::look_for_dead() const {
+  for (const auto& task : context_.checkpoint.tasks) {
+    std::ifstream file(fmt::format("/proc/{}/stat", task->pid()));
+    std::string text;
+    std::getline(file, text);
+    const auto comm_end = text.rfind(')');
+    if (task->alive() && comm_end != std::string::npos && comm_end + 2 < text.size() && (text[comm_end + 2] == 'Z' || text[comm_end + 2] == 'X')) {
+      throw Error("cannot restore", task->name() + " died while it was restored", 0);
+    }
+  }
+}
+
+void Master::wait(Stage stage) {
+  auto* shared = context_.shared;
+  const auto index = static_cast<int>(stage);
+  for (;;) {
+    const auto event = __atomic_load_n(&shared->event, __ATOMIC_ACQUIRE);
+    check_failure();
+    if (__atomic_load_n(&shared->arrived[index], __ATOMIC_ACQUIRE) == shared->expected[index]) {
+      LOG_DEBUG("stage {} reached", index);
+      return;
+    }
+    constexpr timespec second{1, 0};
+    if (restorer::raw_syscall(SYS_futex, reinterpret_cast<long>(&shared->event), FUTEX_WAIT, event,
+                              reinterpret_cast<long>(&second)) == -ETIMEDOUT) {
+      look_for_dead();
+    }
+  }
+}
+
+void Master::open(Stage stage) {
+  ::pthread_mutex_unlock(gate(stage));
+  restorer::futex_wake_all(&context_.shared->gates[static_cast<int>(stage)].word);
+}
+
+}  // namespace criu::task

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// The master's side of the stages of a restore.
+#pragma once
+
+#include <pthread.h>
+
+#include "restore_context.hpp"
+#include "task/rebirth.hpp"
+
+namespace criu::task {
+
+class Master {
+ public:
+  // Maps what is shared with the tasks, locks all gates, and works out where internal descriptors begin.
+  Master(RestoreContext&, Family&);
+  // Kills whatever was started, unless it was disowned.
+  ~Master();
+  Master(const Master&) = delete;
+  Master& operator=(const Master&) = delete;
+
+  pid_t start(bool as_sibling);
+  // Waits until all have arrived at the stage. The failure of a task becomes an Error here.
+  void wait(restorer::Stage);
+  void open(restorer::Stage);
+  void finish(restorer::Stage stage) {
+    wait(stage);
+    open(stage);
+  }
+  // The tree lives on its own from here.
+  void disown() { started_ = false; }
+
+ private:
+  pthread_mutex_t* gate(restorer::Stage stage) const {
+    return reinterpret_cast<pthread_mutex_t*>(&context_.shared->gates[static_cast<int>(stage)]);
+  }
+  void choose_internal_fds();
+  void check_failure() const;
+  void look_for_dead() const;
+
+  RestoreContext& context_;
+  Family& family_;
+  bool started_ = false;
+};
+
+}  // namespace criu::task

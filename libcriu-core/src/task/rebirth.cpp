@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "task/rebirth.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/error.hpp"
+#include "files/regular.hpp"
+#include "log.hpp"
+#include "restorer/builder.hpp"
+
+namespace criu::task {
+
+using base::check;
+using base::Error;
+using restorer::Stage;
+
+namespace {
+
+// Tells the master why this task cannot be restored, and waits for what the master does about it. The first wins.
+[[noreturn]] void report(restorer::Shared* shared, const std::string& text, int error) {
+  std::uint32_t none = 0;
+  if (__atomic_compare_exchange_n(&shared->failed, &none, 1U, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+    shared->failure[text.copy(shared->failure, sizeof shared->failure - 1)] = '\0';
+    shared->failed_pid = 0;  // the text names the task
+    shared->failed_errno = error;
+    __atomic_store_n(&shared->failed, 2U, __ATOMIC_RELEASE);
+    __atomic_add_fetch(&shared->event, 1, __ATOMIC_ACQ_REL);
+    restorer::futex_wake_all(&shared->event);
+  }
+  restorer::wait_at(&shared->gates[static_cast<int>(Stage::ready)]);
+  ::_exit(1);
+}
+
+class Rebirth {
+ public:
+  Rebirth(RestoreContext& context, const Family& family, const TaskImage& task, memory::Restored* parent)
+      : context_(context), family_(family), task_(task), parent_(parent) {}
+
+  [[noreturn]] void run() {
+    try {
+      live();
+    } catch (const Error& error) {
+      report(context_.shared, error.what(), error.code());
+    } catch (const std::exception& error) {
+      report(context_.shared, fmt::format("{}: {}", task_.name(), error.what()), 0);
+    }
+  }
+
+ private:
+  [[noreturn]] void live() {
+    settle();
+    if (!task_.alive()) {
+      live_as_zombie();
+    }
+    memory_.fill(context_, task_, parent_);
+    make_children(true);
+    if (leads_session()) {
+      check(::setsid(), "make a session", task_.name());
+    }
+    make_children(false);
+    make_helpers();
+    join_group();
+    reap_helpers();
+    restore_files();
+    restore_surroundings();
+    restorer::become(context_, task_, memory_, family_.regions[index()]);
+  }
+
+  bool leads_session() const { return static_cast<pid_t>(task_.entry.sid()) == task_.pid(); }
+
+  std::size_t index() const {
+    for (std::size_t i = 0;; ++i) {
+      if (context_.checkpoint.tasks[i].get() == &task_) {
+        return i;
+      }
+    }
+  }
+
+  void settle() {
+    // Until the restorer takes over, a task dies with its parent, and so with the master.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!task_.shares_files()) {
+      check(::syscall(SYS_close_range, 0, context_.first_internal_fd - 1, 0), "close descriptors", task_.name());
+    }
+    ::prctl(PR_SET_NAME, task_.core.tc().comm().c_str());
+  }
+
+  [[noreturn]] void live_as_zombie() {
+    if (leads_session()) {
+      check(::setsid(), "make a session", task_.name());
+    }
+    join_group();
+    const auto code = task_.core.tc().exit_code();
+    const auto signo = static_cast<int>(code & 0x7f);
+    if (signo == 0) {
+      ::_exit(static_cast<int>(code >> 8 & 0xff));
+    }
+    const rlimit no_core{0, 0};
+    ::setrlimit(RLIMIT_CORE, &no_core);
+    ::signal(signo, SIG_DFL);
+    sigset_t all;
+    sigfillset(&all);
+    ::sigprocmask(SIG_UNBLOCK, &all, nullptr);
+    ::kill(::getpid(), signo);
+    ::kill(::getpid(), SIGKILL);  // a signal that does not kill is no cause of death
+    ::_exit(1);
+  }
+
+  void make_children(bool early) {
+    for (const auto* child : task_.children) {
+      if (family_.sessions.born_before_setsid(*child) != early) {
+        continue;
+      }
+      const auto flags = child->shares_files() ? std::uint64_t{CLONE_FILES} : 0;
+      if (fork_with_pid(child->pid(), flags, child->name()) == 0) {
+        Rebirth(context_, family_, *child, &memory_).run();
+      }
+    }
+  }
+
+  void make_helpers() {
+    const auto [begin, end] = family_.helpers.equal_range(&task_);
+    for (auto helper = begin; helper != end; ++helper) {
+      const auto who = fmt::format("the leader of process group {}, which is gone,", helper->second);
+      if (fork_with_pid(helper->second, 0, who) == 0) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (::setpgid(0, 0) < 0) {
+          report(context_.shared, "make process group " + std::to_string(helper->second), errno);
+        }
+        restorer::pass(context_.shared, Stage::forked);
+        restorer::pass(context_.shared, Stage::grouped);
+        ::_exit(0);
+      }
+    }
+  }
+
+  void reap_helpers() {
+    const auto [begin, end] = family_.helpers.equal_range(&task_);
+    for (auto helper = begin; helper != end; ++helper) {
+      check(::waitpid(helper->second, nullptr, 0), "wait for the helper of a process group", task_.name());
+    }
+  }
+
+  // A group must exist before others can join it: leaders first.
+  void join_group() {
+    const auto group = static_cast<pid_t>(task_.entry.pgid());
+    if (group == task_.pid() && !leads_session()) {
+      check(::setpgid(0, 0), "make a process group", task_.name());
+    }
+    restorer::pass(context_.shared, Stage::forked);
+    if (::getpgrp() != group) {
+      check(::setpgid(0, group), "join the process group", fmt::format("{} of {}", group, task_.name()));
+    }
+    restorer::pass(context_.shared, Stage::grouped);
+  }
+
+  void restore_files() {
+    context_.files.make(context_, task_);
+    restorer::pass(context_.shared, Stage::opened);
+    context_.files.collect(context_, task_);
+    context_.files.connect(context_, task_);
+    restorer::pass(context_.shared, Stage::connected);
+  }
+
+  void restore_surroundings() {
+    const auto& fs = task_.fs;
+    const auto cwd = files::open_path(context_, fs.cwd_id(), O_PATH, "the working directory of " + task_.name());
+    const auto& root = context_.checkpoint.file(images::REG, fs.root_id(), "the root directory of " + task_.name()).reg();
+    if (root.name() != "/") {
+      check(::chroot(root.name().c_str()), "change root to", root.name());
+    }
+    check(::fchdir(cwd.get()), "change directory for", task_.name());
+    if (fs.has_umask()) {
+      ::umask(fs.umask());
+    }
+    write_proc("oom_score_adj", task_.core.tc().has_oom_score_adj() && task_.core.tc().oom_score_adj() != 0,
+               task_.core.tc().oom_score_adj());
+    write_proc("loginuid", task_.core.tc().has_loginuid() && task_.core.tc().loginuid() != ~0U,
+               static_cast<std::int32_t>(task_.core.tc().loginuid()));
+  }
+
+  // Attributes that are as they should be, or that this kernel or our rights do not let us set, are no reason to fail.
+  void write_proc(const char* name, bool wanted, std::int64_t value) {
+    if (!wanted) {
+      return;
+    }
+    const base::Fd fd(::open(fmt::format("/proc/self/{}", name).c_str(), O_RDWR | O_CLOEXEC));
+    const auto text = std::to_string(value);
+    if (!fd || ::write(fd.get(), text.data(), text.size()) < 0) {
+      LOG_WARN("{} of {} cannot be set to {}: {}", name, task_.name(), value, std::strerror(errno));
+    }
+  }
+
+  RestoreContext& context_;
+  const Family& family_;
+  const TaskImage& task_;
+  memory::Restored* parent_;
+  memory::Restored memory_;
+};
+
+}  // namespace
+
+void Family::expect(const Checkpoint& checkpoint, restorer::Shared& shared) const {
+  std::uint32_t alive = 0, threads = 0;
+  for (const auto& task : checkpoint.tasks) {
+    if (task->alive()) {
+      ++alive;
+      threads += 1 + static_cast<std::uint32_t>(task->threads.size());
+    }
+  }
+  const auto all = static_cast<std::uint32_t>(checkpoint.tasks.size() + helpers.size());
+  const std::uint32_t counts[] = {all, all, alive, alive, threads, threads};
+  static_assert(std::size(counts) == static_cast<int>(Stage::count));
+  std::copy(std::begin(counts), std::end(counts), shared.expected);
+}
+
+pid_t give_birth(RestoreContext& context, const Family& family, bool as_sibling) {
+  const auto& root = context.checkpoint.root();
+  sigset_t all, before;
+  sigfillset(&all);
+  ::sigprocmask(SIG_BLOCK, &all, &before);
+  const auto pid = fork_with_pid(root.pid(), as_sibling ? std::uint64_t{CLONE_PARENT} : 0, root.name());
+  if (pid == 0) {
+    Rebirth(context, family, root, nullptr).run();
+  }
+  ::sigprocmask(SIG_SETMASK, &before, nullptr);
+  return pid;
+}
+
+}  // namespace criu::task
