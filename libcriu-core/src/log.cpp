@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 #include "log.hpp"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -20,6 +21,12 @@ void open(int fd, int at) {
   log_fd = fd;
   log_level = at;
   start = std::chrono::steady_clock::now();
+}
+
+void move_above(int lowest) {
+  if (const int moved = ::fcntl(log_fd, F_DUPFD_CLOEXEC, lowest); moved >= 0) {
+    log_fd = moved;
+  }
 }
 
 int level() { return log_level; }

@@ -13,6 +13,8 @@ enum Level : int { message = 0, error = 1, warning = 2, info = 3, debug = 4 };
 
 // Sends the log to a descriptor (stderr until then) from this level down.
 void open(int fd, int level);
+// Moves the log's descriptor out of the way of lower ones.
+void move_above(int lowest);
 int level();
 inline bool on(Level at) { return at <= level(); }
 void write(Level at, const char* file, int line, std::string_view text);

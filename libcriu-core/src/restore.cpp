@@ -27,10 +27,10 @@ base::Fd RestoreContext::internal(base::Fd fd) const {
 }
 
 pid_t restore(const Options& options) {
-  const image::Directory images(options.images_dir);
+  image::Directory images(options.images_dir);
   const auto checkpoint = read_checkpoint(images);
   task::Family family(checkpoint);
-  RestoreContext context{.options = options, .images = images, .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
+  RestoreContext context{.options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
   task::Master master(context, family);   // the memory shared with the tasks, the gates of the stages
   memory::restore_shared_objects(context);
 

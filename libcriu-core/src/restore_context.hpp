@@ -17,7 +17,7 @@ namespace criu {
 
 struct RestoreContext {
   const Options& options;
-  const image::Directory& images;
+  image::Directory images;
   const Checkpoint& checkpoint;
 
   restorer::Shared* shared = nullptr;

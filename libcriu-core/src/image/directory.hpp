@@ -34,6 +34,8 @@ class Directory {
   void put(const Type& type, std::uint64_t number, const google::protobuf::MessageLite& record) const;
 
   int fd() const { return fd_.get(); }
+  // The same directory by another descriptor.
+  base::Fd release() { return std::move(fd_); }
 
  private:
   base::Fd fd_;

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -50,7 +52,7 @@ void plan_mm(const RestoreContext& context, const TaskImage& task, Builder& buil
   if (mm.mm_saved_auxv_size() > auxv_words) {
     throw Error("corrupt checkpoint", fmt::format("auxiliary vector of {}", task.name()), 0);
   }
-  exe = files::open_path(context, mm.exe_file_id(), O_PATH, "the executable of " + task.name());
+  exe = files::open_path(context, mm.exe_file_id(), O_RDONLY, "the executable of " + task.name());
   const std::vector<std::uint64_t> auxv(mm.mm_saved_auxv().begin(), mm.mm_saved_auxv().end());
   const auto ref = builder.add(auxv);
   auto& plan = builder.plan();
@@ -92,6 +94,17 @@ void* must_map(std::uint64_t at, std::uint64_t size, int prot) {
     throw Error("map the restorer", {}, errno);
   }
   return got;
+}
+
+// The C library registered an area for this thread; the restored thread registers its own.
+void unregister_rseq() {
+  auto* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
+  // What was registered is the original 32 bytes, or, by newer C libraries, the size of the features.
+  for (const unsigned size : {32U, __rseq_size, (__rseq_size + 31) / 32 * 32}) {
+    if (size != 0 && ::syscall(SYS_rseq, area, size, RSEQ_FLAG_UNREGISTER, RSEQ_SIG) == 0) {
+      return;
+    }
+  }
 }
 
 [[noreturn]] void jump(std::uint64_t entry, std::uint64_t plan, std::uint64_t stack) {
@@ -159,6 +172,7 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   std::memcpy(pointer(at + layout.plan) + keep_ref.offset, keep.data(), keep.size() * sizeof(Range));
   // No library code below here that could look at the clock, allocate or log: its memory is about to go.
   exe.release();
+  unregister_rseq();
   jump(at, at + layout.plan, at + layout.stacks + stack_size);
 }
 

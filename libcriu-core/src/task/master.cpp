@@ -90,6 +90,8 @@ void Master::choose_internal_fds() {
   limit.rlim_cur = limit.rlim_max;
   check(::setrlimit(RLIMIT_NOFILE, &limit), "raise the limit on open files");
   context_.first_internal_fd = static_cast<int>(highest) + 1;
+  context_.images = image::Directory(context_.internal(context_.images.release()));
+  log::move_above(context_.first_internal_fd);
 }
 
 pid_t Master::start(bool as_sibling) {
