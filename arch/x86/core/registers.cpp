@@ -13,7 +13,9 @@
 #include <elf.h>
 #include <fmt/format.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -193,6 +195,48 @@ std::vector<std::byte> read_extended(pid_t tid) {
   }
 }
 
+std::uint32_t xstate_to_request(std::uint64_t permitted) {
+  constexpr int get_permitted = 0x1022;  // ARCH_GET_XCOMP_PERM, 5.16
+  std::uint64_t own = 0;
+  if (permitted == 0 || ::syscall(SYS_arch_prctl, get_permitted, &own) != 0) {
+    return 0;
+  }
+  const auto missing = permitted & ~own;
+  return missing == 0 ? 0 : static_cast<std::uint32_t>(63 - __builtin_clzll(missing));
+}
+
+namespace {
+
+constexpr std::uint64_t known_components = 1U << x87 | 1U << sse | 1U << ymm | 1U << bndregs | 1U << bndcsr | 1U << opmask |
+                                           1U << zmm_hi256 | 1U << hi16_zmm | 1U << pkru;
+
+void save_unknown(const std::vector<std::byte>& area, images::thread_extension& extension) {
+  const auto present = load<std::uint64_t>(area, header_at) & ~known_components;
+  for (unsigned number = 0; number < 63; ++number) {
+    const auto place = place_of(number);
+    if ((present >> number & 1) != 0 && place.size != 0 && place.offset + place.size <= area.size()) {
+      auto& component = *extension.add_xstate();
+      component.set_number(number);
+      component.set_contents(area.data() + place.offset, place.size);
+    }
+  }
+}
+
+std::uint64_t restore_unknown(std::vector<std::byte>& area, const images::thread_extension& extension) {
+  std::uint64_t present = 0;
+  for (const auto& component : extension.xstate()) {
+    const auto place = component.number() < 63 ? place_of(component.number()) : Place{0, 0};
+    if (place.size == 0 || place.size != component.contents().size() || place.offset + place.size > area.size()) {
+      throw Error("cannot restore vector registers", fmt::format("this CPU has no XSAVE component {} of {} bytes", component.number(), component.contents().size()), 0);
+    }
+    std::memcpy(area.data() + place.offset, component.contents().data(), place.size);
+    present |= std::uint64_t{1} << component.number();
+  }
+  return present;
+}
+
+}  // namespace
+
 Interrupted save_registers(const Registers& registers, images::core_entry& core) {
   auto general = registers.general;
   auto interrupted = Interrupted::none;
@@ -223,6 +267,9 @@ Interrupted save_registers(const Registers& registers, images::core_entry& core)
   save_component<std::uint64_t>(area, zmm_hi256, xsave.mutable_zmm_upper());
   save_component<std::uint64_t>(area, hi16_zmm, xsave.mutable_hi16_zmm());
   save_component<std::uint32_t>(area, pkru, xsave.mutable_pkru());
+  if ((load<std::uint64_t>(area, header_at) & ~known_components) != 0) {
+    save_unknown(area, *core.mutable_thread_core()->mutable_extension());
+  }
   normalise_legacy(area);
   save_legacy(area, fp);
   // Three slots of thread-local segments, unused by 64-bit tasks.
@@ -255,11 +302,10 @@ void restore_registers(pid_t tid, const images::core_entry& core) {
   restore_component<std::uint64_t>(area, zmm_hi256, xsave.zmm_upper(), present);
   restore_component<std::uint64_t>(area, hi16_zmm, xsave.hi16_zmm(), present);
   restore_component<std::uint32_t>(area, pkru, xsave.pkru(), present);
-  constexpr std::uint64_t known = 1U << x87 | 1U << sse | 1U << ymm | 1U << bndregs | 1U << bndcsr | 1U << opmask |
-                                  1U << zmm_hi256 | 1U << hi16_zmm | 1U << pkru;
+  const auto beyond = restore_unknown(area, core.thread_core().extension());
   restore_legacy(area, fp);
   std::memset(area.data() + header_at, 0, 64);
-  store(area, header_at, present & known);
+  store(area, header_at, (present & known_components) | beyond);
   iovec io{area.data(), area.size()};
   check(::ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &io), "set vector registers", what);
   auto general = general_from(info.gpregs());

@@ -32,7 +32,8 @@ Interrupted save_registers(const Registers&, images::core_entry&);
 // Puts the image's registers into a stopped thread, replacing whatever it was doing. Errors name the thread.
 void restore_registers(pid_t tid, const images::core_entry&);
 
-// The address of the stack pointer's page and the instruction pointer, for those who need to know where a thread is.
-inline std::uint64_t stack_pointer(const user_regs_struct& regs) { return regs.rsp; }
+// A process gets the use of some XSAVE components (AMX tiles) on request only. Of those a process had permission for, the
+// one that this process lacks and has to ask for; 0: none.
+std::uint32_t xstate_to_request(std::uint64_t permitted);
 
 }  // namespace criu::arch

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "core/registers.hpp"
 #include "files/regular.hpp"
 #include "memory/vdso.hpp"
 #include "restorer/builder.hpp"
@@ -64,6 +65,11 @@ void plan_mm(const RestoreContext& context, const TaskImage& task, Builder& buil
   plan.dumpable = mm.dumpable() == 1 ? 1 : 0;
   plan.child_subreaper = task.core.tc().child_subreaper() ? 1 : 0;
   plan.membarrier = task.core.tc().membarrier_registration_mask();
+  const auto& extension = task.core.tc().extension();
+  plan.personality = extension.personality();
+  plan.set_personality = extension.has_personality() ? 1 : 0;
+  plan.mdwe = extension.mdwe();
+  plan.xstate_request = arch::xstate_to_request(extension.xstate_permitted());
 }
 
 void plan_memory(const RestoreContext& context, const TaskImage& task, memory::Restored& memory, Builder& builder) {

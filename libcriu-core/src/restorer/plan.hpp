@@ -140,6 +140,7 @@ struct Thread {
   Ref<SeccompFilter> filters;
   std::uint32_t filter_count;
   std::uint64_t timer_slack;
+  std::uint32_t io_priority, set_io_priority;
 };
 
 // prctl(PR_SET_MM_MAP)'s argument, as the kernel has it.
@@ -175,6 +176,8 @@ struct Plan {
   std::uint32_t child_subreaper;
   std::uint32_t personality;
   std::uint32_t set_personality;
+  std::uint32_t mdwe;
+  std::uint32_t xstate_request;  // the highest dynamic XSAVE component to be permitted, 0: none
   std::uint32_t membarrier;
 
   SignalAction actions[64];

@@ -26,6 +26,9 @@ namespace {
 
 constexpr int advice_guard_install = 102;        // MADV_GUARD_INSTALL, 6.13
 constexpr int prctl_timer_create_restore_ids = 77;  // PR_TIMER_CREATE_RESTORE_IDS, 6.15
+constexpr int prctl_set_mdwe = 65;                  // PR_SET_MDWE, 6.3
+constexpr int arch_req_xcomp_perm = 0x1023;         // ARCH_REQ_XCOMP_PERM, 5.16
+constexpr int io_priority_of_process = 1;           // IOPRIO_WHO_PROCESS
 constexpr long signal_set_size = 8;
 constexpr unsigned kill_signal = 9, stop_signal = 19;
 
@@ -141,6 +144,13 @@ void restore_mm(const Context& context) {
   }
   if (plan->child_subreaper != 0) {
     must(context, "become a child subreaper", 0, SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  }
+  if (plan->xstate_request != 0) {
+    must(context, "get permission for XSAVE component", plan->xstate_request, SYS_arch_prctl, arch_req_xcomp_perm,
+         plan->xstate_request);
+  }
+  if (plan->set_personality != 0) {
+    must(context, "set personality", plan->personality, SYS_personality, plan->personality);
   }
   for (unsigned bit = 0; bit < 32; ++bit) {
     if ((plan->membarrier >> bit & 1) != 0) {
@@ -273,6 +283,9 @@ void restore_scheduling(const Context& context, const Thread& thread) {
     must(context, "set scheduling policy", thread.policy, SYS_sched_setscheduler, 0, thread.policy, &priority);
     must(context, "set nice value of", static_cast<std::uint32_t>(thread.tid), SYS_setpriority, 0, 0, thread.nice);
   }
+  if (thread.set_io_priority != 0) {
+    must(context, "set I/O priority", thread.io_priority, SYS_ioprio_set, io_priority_of_process, 0, thread.io_priority);
+  }
   if (thread.timer_slack != 0) {
     must(context, "set timer slack", thread.timer_slack, SYS_prctl, PR_SET_TIMERSLACK, thread.timer_slack, 0, 0, 0);
   }
@@ -328,6 +341,9 @@ struct ThreadStart {
   pass(shared, Stage::rebuilt);
   if (thread.tid == context.pid) {
     // What any thread's change of credentials undoes, or what could be in the way of the others until here.
+    if (context.plan->mdwe != 0) {
+      must(context, "deny memory that is writable and executable", 0, SYS_prctl, prctl_set_mdwe, context.plan->mdwe, 0, 0, 0);
+    }
     must(context, "set dumpable", 0, SYS_prctl, PR_SET_DUMPABLE, context.plan->dumpable, 0, 0, 0);
     for (std::uint32_t i = 0; i < context.plan->limit_count; ++i) {
       must(context, "set resource limit", i, SYS_prlimit64, 0, i, &context.plan->limits[i], 0);

@@ -36,6 +36,34 @@ void copy_set(const Field& field, std::uint32_t (&set)[2]) {
 
 }  // namespace
 
+namespace {
+
+template <typename Field>
+void save_set(std::uint64_t set, Field* field) {
+  field->Add(static_cast<std::uint32_t>(set));
+  field->Add(static_cast<std::uint32_t>(set >> 32));
+}
+
+}  // namespace
+
+void save_credentials(const procfs::Status& status, const parasite::ThreadInfo& info, images::creds_entry& entry) {
+  entry.set_uid(status.uid[0]), entry.set_euid(status.uid[1]), entry.set_suid(status.uid[2]), entry.set_fsuid(status.uid[3]);
+  entry.set_gid(status.gid[0]), entry.set_egid(status.gid[1]), entry.set_sgid(status.gid[2]), entry.set_fsgid(status.gid[3]);
+  save_set(status.cap_inheritable, entry.mutable_cap_inh());
+  save_set(status.cap_permitted, entry.mutable_cap_prm());
+  save_set(status.cap_effective, entry.mutable_cap_eff());
+  save_set(status.cap_bounding, entry.mutable_cap_bnd());
+  save_set(status.cap_ambient, entry.mutable_cap_amb());
+  entry.set_secbits(info.securebits);
+  for (const auto group : status.groups) {
+    entry.add_groups(group);
+  }
+  if (status.no_new_privs) {
+    entry.set_no_new_privs(1);
+  }
+}
+
+
 void plan_credentials(const images::creds_entry& entry, restorer::Builder& builder, restorer::Credentials& planned) {
   planned = {};
   planned.uid = entry.uid(), planned.gid = entry.gid();

@@ -1,10 +1,59 @@
 // SPDX-License-Identifier: LGPL-2.1-only
+#include <linux/seccomp.h>
+#include <sys/ptrace.h>
+#include <linux/filter.h>
 #include <fmt/format.h>
 
 #include "base/error.hpp"
 #include "task/objects.hpp"
 
 namespace criu::task {
+
+namespace {
+
+// Newest first, as the kernel counts and as the image stores a chain.
+std::vector<images::seccomp_filter> read_chain(pid_t tid) {
+  const auto who = fmt::format("thread {}", tid);
+  std::vector<images::seccomp_filter> chain;
+  for (std::uint64_t index = 0;; ++index) {
+    const auto count = ::ptrace(PTRACE_SECCOMP_GET_FILTER, tid, index, nullptr);
+    if (count < 0 && errno == ENOENT) {
+      return chain;
+    }
+    base::check(count, "read the seccomp filters of", who, "this takes CAP_SYS_ADMIN, and a dumper without seccomp filters of its own");
+    std::vector<sock_filter> instructions(static_cast<std::size_t>(count));
+    base::check(::ptrace(PTRACE_SECCOMP_GET_FILTER, tid, index, instructions.data()), "read the seccomp filters of", who);
+    struct {
+      std::uint64_t filter_off, flags;
+    } metadata = {index, 0};
+    base::check(::ptrace(PTRACE_SECCOMP_GET_METADATA, tid, sizeof metadata, &metadata), "read the seccomp flags of", who);
+    auto& filter = chain.emplace_back();
+    filter.set_filter(instructions.data(), instructions.size() * sizeof instructions[0]);
+    filter.set_flags(static_cast<std::uint32_t>(metadata.flags));
+  }
+}
+
+}  // namespace
+
+void save_seccomp(pid_t tid, const procfs::Status& status, images::seccomp_entry& filters, images::thread_core_entry& core) {
+  if (status.seccomp == SECCOMP_MODE_DISABLED) {
+    return;
+  }
+  core.set_seccomp_mode(static_cast<images::seccomp_mode>(status.seccomp));
+  if (status.seccomp != SECCOMP_MODE_FILTER) {
+    return;
+  }
+  const auto chain = read_chain(tid);
+  for (std::size_t i = 0; i < chain.size(); ++i) {
+    auto& filter = *filters.add_seccomp_filters();
+    filter = chain[i];
+    if (i > 0) {
+      filter.set_prev(static_cast<std::uint32_t>(filters.seccomp_filters_size()) - 2);
+    }
+  }
+  core.set_seccomp_filter(static_cast<std::uint32_t>(filters.seccomp_filters_size()) - 1);
+}
+
 
 void plan_seccomp(const Checkpoint& checkpoint, const images::thread_core_entry& core, const std::string& who,
                   restorer::Builder& builder, restorer::Thread& planned) {

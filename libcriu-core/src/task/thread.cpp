@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only
+#include <unistd.h>
+#include <sys/syscall.h>
+#include <sys/ptrace.h>
+#include <linux/rseq.h>
 #include <fmt/format.h>
 #include <sched.h>
 
@@ -43,6 +47,9 @@ restorer::Thread plan_thread(const Checkpoint& checkpoint, const TaskImage& task
   if (thread.pdeath_sig() > 64) {
     throw base::Error("corrupt checkpoint", fmt::format("parent-death signal of {}", who), 0);
   }
+  planned.timer_slack = thread.extension().timer_slack();
+  planned.io_priority = thread.extension().io_priority();
+  planned.set_io_priority = thread.extension().has_io_priority() ? 1 : 0;
   planned.pdeath_signal = thread.pdeath_sig();
   const auto& comm = thread.has_comm() ? thread.comm() : task.core.tc().comm();
   comm.copy(planned.comm, sizeof planned.comm - 1);
@@ -54,6 +61,75 @@ restorer::Thread plan_thread(const Checkpoint& checkpoint, const TaskImage& task
 }
 
 }  // namespace
+
+namespace {
+
+void save_robust_list(pid_t tid, images::thread_core_entry& core) {
+  std::uint64_t head = 0;
+  std::size_t size = 0;
+  base::check(::syscall(SYS_get_robust_list, tid, &head, &size), "read the robust list of", fmt::format("thread {}", tid));
+  core.set_futex_rla(head);
+  core.set_futex_rla_len(static_cast<std::uint32_t>(size));
+}
+
+void save_rseq(pid_t tid, images::thread_core_entry& core) {
+  __ptrace_rseq_configuration rseq{};
+  if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof rseq, &rseq) < 0 || rseq.rseq_abi_pointer == 0) {
+    return;
+  }
+  auto& entry = *core.mutable_rseq_entry();
+  entry.set_rseq_abi_pointer(rseq.rseq_abi_pointer);
+  entry.set_rseq_abi_size(rseq.rseq_abi_size);
+  entry.set_signature(rseq.signature);
+}
+
+}  // namespace
+
+namespace {
+
+// What the format has no field for, where it is not as in a fresh thread.
+void save_extension(pid_t tid, images::thread_core_entry& core) {
+  constexpr std::uint64_t usual_slack = 50000;
+  // Only under /proc/TID, though it belongs to the thread.
+  const auto slack = std::strtoull(procfs::Task(tid).read("timerslack_ns").c_str(), nullptr, 10);
+  if (slack != usual_slack && slack != 0) {
+    core.mutable_extension()->set_timer_slack(slack);
+  }
+  constexpr int of_process = 1;  // IOPRIO_WHO_PROCESS
+  if (const auto priority = ::syscall(SYS_ioprio_get, of_process, tid); priority > 0) {
+    core.mutable_extension()->set_io_priority(static_cast<std::uint32_t>(priority));
+  }
+}
+
+}  // namespace
+
+void save_thread(pid_t tid, const procfs::Stat& stat, const parasite::ThreadInfo& info,
+                 images::thread_core_entry& core) {
+  save_robust_list(tid, core);
+  constexpr unsigned reset_on_fork = 0x40000000;
+  const auto policy = base::check(::sched_getscheduler(tid), "read the scheduling policy of", fmt::format("thread {}", tid));
+  const auto plain = static_cast<unsigned>(policy) & ~reset_on_fork;
+  if (plain != SCHED_OTHER && plain != SCHED_FIFO && plain != SCHED_RR && plain != SCHED_BATCH && plain != SCHED_IDLE) {
+    throw base::Error("cannot dump", fmt::format("scheduling policy {} of thread {}", plain, tid), 0, "the image format knows no such policy");
+  }
+  core.set_sched_policy(static_cast<std::uint32_t>(policy));
+  core.set_sched_nice(stat.nice);
+  if (plain == SCHED_FIFO || plain == SCHED_RR) {
+    core.set_sched_prio(stat.rt_priority);
+  }
+  auto& sas = *core.mutable_sas();
+  sas.set_ss_sp(info.altstack);
+  sas.set_ss_size(info.altstack_size);
+  sas.set_ss_flags(static_cast<std::uint32_t>(info.altstack_flags));
+  if (info.pdeath_signal != 0) {
+    core.set_pdeath_sig(static_cast<std::uint32_t>(info.pdeath_signal));
+  }
+  *core.mutable_signals_p() = save_pending(tid, false);
+  core.set_comm(stat.comm);
+  save_rseq(tid, core);
+  save_extension(tid, core);
+}
+
 
 void plan_threads(const Checkpoint& checkpoint, const TaskImage& task, restorer::Builder& builder) {
   std::vector<restorer::Thread> threads;

@@ -29,6 +29,41 @@ restorer::Itimer itimer_from(const TaskImage& task, const images::itimer_entry& 
 
 }  // namespace
 
+namespace {
+
+void save_itimer(const parasite::IntervalTimer& timer, images::itimer_entry& entry) {
+  entry.set_isec(static_cast<std::uint64_t>(timer.interval_sec));
+  entry.set_iusec(static_cast<std::uint64_t>(timer.interval_usec));
+  entry.set_vsec(static_cast<std::uint64_t>(timer.left_sec));
+  entry.set_vusec(static_cast<std::uint64_t>(timer.left_usec));
+}
+
+}  // namespace
+
+void save_timers(const std::vector<procfs::Timer>& known, const parasite::ProcessInfo& info,
+                 const std::vector<parasite::Timer>& read, images::task_timers_entry& timers) {
+  save_itimer(info.itimers[0], *timers.mutable_real());
+  save_itimer(info.itimers[1], *timers.mutable_virt());
+  save_itimer(info.itimers[2], *timers.mutable_prof());
+  for (std::size_t i = 0; i < known.size(); ++i) {
+    auto& entry = *timers.add_posix();
+    entry.set_it_id(static_cast<std::uint32_t>(known[i].id));
+    entry.set_clock_id(static_cast<std::uint32_t>(known[i].clock));
+    entry.set_si_signo(static_cast<std::uint32_t>(known[i].signo));
+    entry.set_it_sigev_notify(static_cast<std::uint32_t>(known[i].notify));
+    entry.set_sival_ptr(known[i].value);
+    entry.set_overrun(static_cast<std::uint32_t>(read[i].overrun));
+    entry.set_isec(static_cast<std::uint64_t>(read[i].interval_sec));
+    entry.set_insec(static_cast<std::uint64_t>(read[i].interval_nsec));
+    entry.set_vsec(static_cast<std::uint64_t>(read[i].left_sec));
+    entry.set_vnsec(static_cast<std::uint64_t>(read[i].left_nsec));
+    if (known[i].tid != 0) {
+      entry.set_notify_thread_id(static_cast<std::uint32_t>(known[i].tid));
+    }
+  }
+}
+
+
 void plan_timers(const TaskImage& task, restorer::Builder& builder) {
   const auto& timers = task.core.tc().timers();
   builder.plan().itimers[0] = itimer_from(task, timers.real());

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "memory/dump.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <pagemap.pb.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "files/collect.hpp"
+#include "kernel/pagemap.hpp"
+#include "log.hpp"
+#include "memory/areas.hpp"
+#include "memory/page_writer.hpp"
+#include "memory/pages.hpp"
+
+namespace criu::memory {
+
+using base::Error;
+using procfs::Area;
+
+namespace {
+
+enum PagemapFlags : std::uint32_t { pe_lazy = 2, pe_present = 4 };
+
+constexpr unsigned map_droppable = 0x08;  // MAP_DROPPABLE, 6.11
+
+std::string where(const procfs::Task& task, const Area& area) {
+  return fmt::format("area {:x}-{:x} of task {}{}{}", area.start, area.end, task.pid(), area.name.empty() ? "" : ": ", area.name);
+}
+
+// The advice that shows as a VmFlag, by the number of the madvise call that gives it.
+std::uint64_t advice_of(const Area& area) {
+  std::uint64_t advice = 0;
+  const auto add = [&](const char (&flag)[3], int number) {
+    if (area.has(flag)) {
+      advice |= std::uint64_t{1} << number;
+    }
+  };
+  add("rr", MADV_RANDOM), add("sr", MADV_SEQUENTIAL), add("dc", MADV_DONTFORK), add("mg", MADV_MERGEABLE);
+  add("hg", MADV_HUGEPAGE), add("nh", MADV_NOHUGEPAGE), add("wf", MADV_WIPEONFORK);
+  // Huge pages and the like are never in core dumps of their own accord.
+  if (!area.has("ht") && !area.has("dp")) {
+    add("dd", MADV_DONTDUMP);
+  }
+  return advice;
+}
+
+unsigned log2_of(std::uint64_t size) { return static_cast<unsigned>(63 - __builtin_clzll(size)); }
+
+std::uint32_t map_flags(const Area& area) {
+  std::uint32_t flags = area.shared ? MAP_SHARED : MAP_PRIVATE;
+  if (area.has("gd")) {
+    flags |= MAP_GROWSDOWN;
+  }
+  if (area.has("lo")) {
+    flags |= MAP_LOCKED;
+  }
+  if (area.has("nr")) {
+    flags |= MAP_NORESERVE;
+  }
+  if (area.has("ht")) {
+    flags |= MAP_HUGETLB | log2_of(area.page_size) << MAP_HUGE_SHIFT;
+  }
+  if (area.has("dp")) {
+    flags = (flags & ~static_cast<unsigned>(MAP_PRIVATE)) | map_droppable;
+  }
+  return flags;
+}
+
+// What has no field in the format and would be lost without a word.
+void refuse_unsupported(const procfs::Task& task, const Area& area) {
+  if (area.has("io") || area.has("pf")) {
+    throw Error("cannot dump", where(task, area), 0, "device memory is not supported");
+  }
+  if (area.has("um") || area.has("ui")) {
+    throw Error("cannot dump", where(task, area), 0, "it is managed by a userfaultfd");
+  }
+  if (area.has("sl")) {
+    throw Error("cannot dump", where(task, area), 0, "it is sealed with mseal, which the image format cannot say");
+  }
+  if (area.has("ss")) {
+    throw Error("cannot dump", where(task, area), 0, "shadow stacks are not supported by this version");
+  }
+  if (area.has("dp")) {
+    throw Error("cannot dump", where(task, area), 0, "droppable memory is not supported by this version");
+  }
+}
+
+class AreaSaver {
+ public:
+  AreaSaver(DumpContext& context, files::Collector& files, const procfs::Task& task, images::mm_entry& mm)
+      : context_(context), files_(files), task_(task), mm_(mm) {}
+
+  void save(const Area& area) {
+    if (area.name == "[vsyscall]") {
+      return add(area, vsyscall | anon_private, MAP_PRIVATE | MAP_ANONYMOUS);
+    }
+    if (area.name == "[vdso]") {
+      return add(area, vdso | regular | anon_private, MAP_PRIVATE | MAP_ANONYMOUS);
+    }
+    if (area.name.starts_with("[vvar")) {
+      return save_vvar(area);
+    }
+    if (area.name == "[uprobes]") {
+      throw Error("cannot dump", where(task_, area), 0, "somebody traces the task with uprobes");
+    }
+    refuse_unsupported(task_, area);
+    const bool anonymous = area.inode == 0 || area.name == "/anon_hugepage (deleted)";
+    if (anonymous && !area.shared) {
+      const auto kind = area.name == "[heap]" ? heap : 0U;
+      return add(area, regular | anon_private | kind, map_flags(area) | MAP_ANONYMOUS);
+    }
+    const auto mapping = files_.reference_mapping(task_.pid(), area);
+    const auto status = (area.shared ? file_shared : file_private) | (mapping.memfd ? memfd : 0U);
+    add(area, status, map_flags(area));
+    auto& vma = *mm_.mutable_vmas(mm_.vmas_size() - 1);
+    vma.set_shmid(mapping.id);
+    vma.set_fdflags(mapping.access);
+  }
+
+ private:
+  void add(const Area& area, std::uint32_t status, std::uint32_t flags) {
+    auto& vma = *mm_.add_vmas();
+    vma.set_start(area.start);
+    vma.set_end(area.end);
+    vma.set_pgoff((flags & MAP_ANONYMOUS) != 0 ? 0 : area.offset);
+    vma.set_shmid(0);
+    vma.set_prot((area.readable ? PROT_READ : 0) | (area.writable ? PROT_WRITE : 0) | (area.executable ? PROT_EXEC : 0));
+    vma.set_flags(flags);
+    vma.set_status(status);
+    vma.set_fd(-1);
+    if ((status & (vdso | vvar | vsyscall)) == 0) {
+      if (const auto advice = advice_of(area); advice != 0) {
+        vma.set_madv(advice);
+      }
+    }
+  }
+
+  // The kernel has split the data pages in two since 6.13; the format knows one area.
+  void save_vvar(const Area& area) {
+    if (mm_.vmas_size() > 0) {
+      auto& last = *mm_.mutable_vmas(mm_.vmas_size() - 1);
+      if ((last.status() & vvar) != 0 && last.end() == area.start) {
+        last.set_end(area.end);
+        return;
+      }
+    }
+    add(area, vvar | regular | anon_private, MAP_PRIVATE | MAP_ANONYMOUS);
+  }
+
+  DumpContext& context_;
+  files::Collector& files_;
+  const procfs::Task& task_;
+  images::mm_entry& mm_;
+};
+
+// The parts of the regions that lie in private areas, with what the pagemap says of each.
+std::vector<Source> choose_pages(const images::mm_entry& mm, const std::vector<PageRegion>& regions,
+                                 const std::vector<std::uint64_t>& stack_pointers) {
+  std::vector<Source> sources;
+  auto region = regions.begin();
+  for (const auto& vma : mm.vmas()) {
+    if ((vma.status() & vdso) != 0) {
+      sources.push_back({vma.start(), vma.end(), false, false, pe_present});
+      continue;
+    }
+    if (!is_private(vma)) {
+      continue;
+    }
+    while (region != regions.end() && region->end <= vma.start()) {
+      ++region;
+    }
+    const bool anonymous = (vma.status() & anon_private) != 0;
+    const bool lazy = anonymous && (vma.flags() & (MAP_LOCKED | MAP_HUGETLB)) == 0;
+    for (auto at = region; at != regions.end() && at->start < vma.end(); ++at) {
+      if (at->guard || (at->file && !anonymous)) {
+        continue;
+      }
+      Source source{std::max(at->start, vma.start()), std::min(at->end, vma.end()), (vma.prot() & PROT_READ) != 0,
+                    anonymous, lazy ? pe_present | pe_lazy : pe_present};
+      // A page that a stack pointer is in is needed at once, whoever restores the rest lazily.
+      for (const auto pointer : stack_pointers) {
+        const auto page = pointer / page_size * page_size;
+        if (lazy && page >= source.start && page < source.end) {
+          if (page > source.start) {
+            sources.push_back({source.start, page, source.readable, source.drop_zeros, source.flags});
+          }
+          sources.push_back({page, page + page_size, source.readable, source.drop_zeros, pe_present});
+          source.start = page + page_size;
+        }
+      }
+      if (source.start < source.end) {
+        sources.push_back(source);
+      }
+    }
+  }
+  return sources;
+}
+
+void add_guards(const std::vector<PageRegion>& regions, images::mm_entry& mm) {
+  for (const auto& region : regions) {
+    if (region.guard) {
+      auto& vma = *mm.add_vmas();
+      vma.set_start(region.start), vma.set_end(region.end), vma.set_pgoff(0), vma.set_shmid(0), vma.set_prot(0);
+      vma.set_flags(0), vma.set_status(guard), vma.set_fd(-1);
+    }
+  }
+}
+
+}  // namespace
+
+void save_areas(DumpContext& context, files::Collector& files, const procfs::Task& task, const std::vector<Area>& areas,
+                images::mm_entry& mm) {
+  AreaSaver saver(context, files, task, mm);
+  for (const auto& area : areas) {
+    context.attempt([&] { saver.save(area); });
+  }
+}
+
+void save_pages(DumpContext& context, const procfs::Task& task, std::uint64_t number,
+                const std::vector<std::uint64_t>& stack_pointers, images::mm_entry& mm, PageStats& stats) {
+  using clock = std::chrono::steady_clock;
+  const auto began = clock::now();
+  auto sorted = stack_pointers;
+  std::sort(sorted.begin(), sorted.end());
+  sorted.erase(std::unique(sorted.begin(), sorted.end(), [](auto a, auto b) { return a / page_size == b / page_size; }), sorted.end());
+  const auto regions = PageScanner(task).scan(0, task_size());
+  const auto sources = choose_pages(mm, regions, sorted);
+  add_guards(regions, mm);
+  for (const auto& source : sources) {
+    stats.scanned += (source.end - source.start) / page_size;
+  }
+  const auto collected = clock::now();
+
+  static std::uint32_t next_pages_id = 1;
+  const auto pages_id = next_pages_id++;
+  const auto file = context.images.create_raw(image::type::pages, pages_id);
+  const auto mem = task.open("mem", O_RDONLY);
+  PageWriter writer(task.pid(), mem.get(), file.get());
+  const auto written = writer.write(sources);
+  stats.written += writer.bytes() / page_size;
+
+  auto image = context.images.create(image::type::pagemap, number);
+  images::pagemap_head head;
+  head.set_pages_id(pages_id);
+  image.write(head);
+  for (const auto& run : written) {
+    images::pagemap_entry entry;
+    entry.set_vaddr(run.start);
+    entry.set_compat_nr_pages(0);
+    entry.set_nr_pages(run.pages);
+    entry.set_flags(run.flags);
+    image.write(entry);
+  }
+  image.finish();
+  const auto us = [](auto duration) { return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count()); };
+  stats.collect_us += us(collected - began);
+  stats.write_us += us(clock::now() - collected);
+}
+
+}  // namespace criu::memory

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// Moves pages of a stopped task into a pages file.
+//
+// Two workers take pieces in turn: one reads from the task while the other writes to the file. A piece fits the cache,
+// so the second copy costs little; pages of zeros are found while they are hot, and are not written where the bare
+// mapping shows zeros anyway. Only a worker's piece is ever held in memory, whatever the size of the task.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "base/fd.hpp"
+
+namespace criu::memory {
+
+struct Source {
+  std::uint64_t start, end;
+  bool readable;    // else its protection forbids reading, and only /proc/PID/mem gets through
+  bool drop_zeros;  // a missing page reads as zeros
+  std::uint32_t flags;  // for the pagemap
+};
+
+struct Written {
+  std::uint64_t start, pages;
+  std::uint32_t flags;
+};
+
+class PageWriter {
+ public:
+  // `mem`: the task's /proc/PID/mem.
+  PageWriter(pid_t pid, int mem, int file) : pid_(pid), mem_(mem), file_(file) {}
+
+  // Writes all pages of the sources, which ascend. Returns what the pagemap is to say.
+  std::vector<Written> write(const std::vector<Source>& sources);
+  std::uint64_t bytes() const { return bytes_; }
+
+ private:
+  pid_t pid_;
+  int mem_, file_;
+  std::uint64_t bytes_ = 0;
+};
+
+}  // namespace criu::memory

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// What the parasite finds out from inside a task, because the kernel tells it to nobody else. Plain structs shared by
+// the freestanding parasite and the library.
+#pragma once
+
+#include <cstdint>
+
+namespace criu::parasite {
+
+// Commands: asked of the process once, and of each of its threads.
+enum Command : std::uint32_t { query_process = 64, query_thread = 65 };
+
+constexpr std::uint32_t most_timers = 512;  // of one question; more are asked for in further ones
+
+struct Action {
+  std::uint64_t handler, flags, restorer, mask;
+};
+
+struct IntervalTimer {
+  std::int64_t interval_sec, interval_usec, left_sec, left_usec;
+};
+
+struct Timer {
+  std::int32_t id;       // in
+  std::int32_t overrun;  // out, and below
+  std::int64_t interval_sec, interval_nsec, left_sec, left_nsec;
+};
+
+struct ProcessInfo {
+  std::uint64_t brk;
+  std::int32_t dumpable;
+  std::int32_t thp_disabled;
+  std::int32_t child_subreaper;
+  std::int32_t mdwe;         // PR_GET_MDWE (6.3), or a negative errno
+  std::int32_t membarrier;   // registrations (6.3), or a negative errno
+  std::int32_t unused;
+  std::uint64_t xstate_permitted;  // ARCH_GET_XCOMP_PERM, 0 before 5.16
+  std::int32_t error;        // of the first call that failed though it must not, negative errno
+  Action actions[64];
+  IntervalTimer itimers[3];
+  std::uint32_t timer_count;  // in
+  Timer timers[most_timers];
+};
+
+struct ThreadInfo {
+  std::uint64_t altstack, altstack_size;
+  std::int32_t altstack_flags;
+  std::int32_t pdeath_signal;
+  std::uint64_t clear_tid;
+  std::uint32_t securebits;
+  std::int32_t error;
+};
+
+}  // namespace criu::parasite

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "task/dump.hpp"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <algorithm>
+
+#include "core/registers.hpp"
+#include "log.hpp"
+#include "task/objects.hpp"
+
+namespace criu::task {
+
+using base::Error;
+
+namespace {
+
+// One step of saving one task; its parts share what was read of it.
+class TaskSaver {
+ public:
+  TaskSaver(DumpContext& context, FrozenTree& tree, std::size_t index, Collected& all)
+      : context_(context), tree_(tree), index_(index), task_(tree.tasks()[index]), all_(all), proc_(task_.pid) {}
+
+  SavedTask save() {
+    stat_ = procfs::parse_stat(proc_.read("stat"));
+    if (task_.state == TaskState::dead) {
+      save_zombie();
+      return {};
+    }
+    status_ = procfs::parse_status(proc_.read("status"));
+    ids_ = all_.ids.of(task_.pid, proc_);
+    check_sharing();
+    timers_ = procfs::parse_timers(proc_.read("timers"));
+    std::vector<int> timer_ids;
+    for (const auto& timer : timers_) {
+      timer_ids.push_back(timer.id);
+    }
+    tree_.query(index_, timer_ids, process_, timer_values_, threads_);
+    context_.images.put(image::type::ids, task_.pid, ids_);
+    save_files();
+    save_mm();
+    save_leader();
+    for (std::size_t i = 1; i < task_.tids.size(); ++i) {
+      save_other_thread(i);
+    }
+    return std::move(saved_);
+  }
+
+ private:
+  std::string name() const { return fmt::format("task {} ({})", task_.pid, stat_.comm); }
+
+  void save_zombie() {
+    images::core_entry core;
+    core.set_mtype(images::core_entry_march_X86_64);
+    auto& tc = *core.mutable_tc();
+    tc.set_task_state(static_cast<std::uint32_t>(TaskState::dead));
+    tc.set_exit_code(static_cast<std::uint32_t>(stat_.exit_code));
+    tc.set_personality(0);
+    tc.set_flags(stat_.flags);
+    tc.set_blk_sigset(0);
+    tc.set_comm(stat_.comm);
+    context_.images.put(image::type::core, task_.pid, core);
+  }
+
+  void check_sharing() {
+    constexpr std::uint64_t cs_64 = 0x33;
+    if (tree_.registers(index_, task_.pid).cs != cs_64) {
+      throw Error("cannot dump", name(), 0, "32-bit tasks are not supported by this version");
+    }
+    if (ids_.pid_ns_id() != all_.ids.own().pid_ns_id() || ids_.mnt_ns_id() != all_.ids.own().mnt_ns_id() ||
+        ids_.net_ns_id() != all_.ids.own().net_ns_id() || ids_.ipc_ns_id() != all_.ids.own().ipc_ns_id() ||
+        ids_.uts_ns_id() != all_.ids.own().uts_ns_id() || ids_.user_ns_id() != all_.ids.own().user_ns_id()) {
+      context_.obstacles.emplace_back("cannot dump", name(), 0,
+                                      "it lives in namespaces of its own, which this version does not dump; run it there");
+    }
+  }
+
+  void save_files() {
+    all_.files.collect_table(task_.pid, ids_.files_id());
+    context_.attempt([&] {
+      images::fs_entry fs;
+      fs.set_cwd_id(all_.files.reference(proc_, "cwd"));
+      fs.set_root_id(all_.files.reference(proc_, "root"));
+      fs.set_umask(status_.umask);
+      context_.images.put(image::type::fs, task_.pid, fs);
+    });
+  }
+
+  void save_mm() {
+    auto& mm = saved_.mm;
+    mm.set_mm_start_code(stat_.start_code), mm.set_mm_end_code(stat_.end_code);
+    mm.set_mm_start_data(stat_.start_data), mm.set_mm_end_data(stat_.end_data);
+    mm.set_mm_start_stack(stat_.start_stack), mm.set_mm_start_brk(stat_.start_brk);
+    mm.set_mm_brk(process_.brk);
+    mm.set_mm_arg_start(stat_.arg_start), mm.set_mm_arg_end(stat_.arg_end);
+    mm.set_mm_env_start(stat_.env_start), mm.set_mm_env_end(stat_.env_end);
+    mm.set_dumpable(process_.dumpable);
+    mm.set_thp_disabled(process_.thp_disabled != 0);
+    const auto auxv = proc_.read("auxv");
+    constexpr std::size_t auxv_words = 44;
+    for (std::size_t i = 0; i < std::min(auxv.size() / sizeof(std::uint64_t), auxv_words); ++i) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, auxv.data() + i * sizeof word, sizeof word);
+      mm.add_mm_saved_auxv(word);
+    }
+    context_.attempt([&] { mm.set_exe_file_id(all_.files.reference(proc_, "exe")); });
+    memory::save_areas(context_, all_.files, proc_, procfs::parse_smaps(proc_.read("smaps")), mm);
+  }
+
+  void save_registers(pid_t tid, images::core_entry& core) {
+    core.set_mtype(images::core_entry_march_X86_64);
+    const auto registers = tree_.registers(index_, tid);
+    saved_.stack_pointers.push_back(registers.rsp);
+    arch::save_registers({registers, arch::read_extended(tid)}, core);
+  }
+
+  void save_leader() {
+    images::core_entry core;
+    save_registers(task_.pid, core);
+    core.mutable_thread_info()->set_clear_tid_addr(threads_[0].clear_tid);
+    auto& tc = *core.mutable_tc();
+    tc.set_task_state(static_cast<std::uint32_t>(task_.state));
+    if (task_.state == TaskState::stopped) {
+      tc.set_stop_signo(static_cast<std::uint32_t>(task_.stop_signal));
+    }
+    tc.set_exit_code(0);
+    tc.set_personality(static_cast<std::uint32_t>(std::strtoul(proc_.read("personality").c_str(), nullptr, 16)));
+    tc.set_flags(stat_.flags);
+    tc.set_blk_sigset(tree_.signal_mask(index_, task_.pid));
+    tc.set_comm(stat_.comm);
+    tc.set_child_subreaper(process_.child_subreaper != 0);
+    if (process_.membarrier > 0) {
+      tc.set_membarrier_registration_mask(static_cast<std::uint32_t>(process_.membarrier));
+    }
+    tc.set_oom_score_adj(static_cast<std::int32_t>(std::strtol(proc_.read("oom_score_adj").c_str(), nullptr, 10)));
+    try {
+      tc.set_loginuid(static_cast<std::uint32_t>(std::strtoul(proc_.read("loginuid").c_str(), nullptr, 10)));
+    } catch (const Error&) {
+      // A kernel without audit.
+    }
+    save_extension(tc);
+    save_signals(task_.pid, process_, tc);
+    save_timers(timers_, process_, timer_values_, *tc.mutable_timers());
+    save_limits(task_.pid, proc_, *tc.mutable_rlimits());
+    save_thread_core(task_.pid, stat_, status_, threads_[0], core);
+    context_.images.put(image::type::core, task_.pid, core);
+  }
+
+  void save_extension(images::task_core_entry& tc) {
+    if (const auto personality = std::strtoul(proc_.read("personality").c_str(), nullptr, 16); personality != 0) {
+      tc.mutable_extension()->set_personality(static_cast<std::uint32_t>(personality));
+    }
+    if (process_.mdwe > 0) {
+      tc.mutable_extension()->set_mdwe(static_cast<std::uint32_t>(process_.mdwe));
+    }
+    // Bits 17 and 18 are AMX; the tile data is what has to be asked for.
+    constexpr std::uint64_t on_request = std::uint64_t{1} << 18;
+    if ((process_.xstate_permitted & on_request) != 0) {
+      tc.mutable_extension()->set_xstate_permitted(process_.xstate_permitted);
+    }
+  }
+
+  void save_other_thread(std::size_t index) {
+    const auto tid = task_.tids[index];
+    const procfs::Task proc(task_.pid, tid);
+    images::core_entry core;
+    save_registers(tid, core);
+    core.mutable_thread_info()->set_clear_tid_addr(threads_[index].clear_tid);
+    core.mutable_thread_core()->set_blk_sigset(tree_.signal_mask(index_, tid));
+    save_thread_core(tid, procfs::parse_stat(proc.read("stat")), procfs::parse_status(proc.read("status")), threads_[index], core);
+    context_.images.put(image::type::core, tid, core);
+  }
+
+  void save_thread_core(pid_t tid, const procfs::Stat& stat, const procfs::Status& status,
+                        const parasite::ThreadInfo& info, images::core_entry& core) {
+    context_.attempt([&] {
+      if (info.error != 0) {
+        throw Error("ask", fmt::format("thread {}", tid), -info.error);
+      }
+      auto& thread = *core.mutable_thread_core();
+      save_thread(tid, stat, info, thread);
+      save_credentials(status, info, *thread.mutable_creds());
+      save_seccomp(tid, status, all_.seccomp, thread);
+      thread.set_cg_set(1);
+    });
+  }
+
+  DumpContext& context_;
+  FrozenTree& tree_;
+  std::size_t index_;
+  const FrozenTask& task_;
+  Collected& all_;
+  procfs::Task proc_;
+  procfs::Stat stat_;
+  procfs::Status status_;
+  images::task_kobj_ids_entry ids_;
+  std::vector<procfs::Timer> timers_;
+  parasite::ProcessInfo process_{};
+  std::vector<parasite::Timer> timer_values_;
+  std::vector<parasite::ThreadInfo> threads_;
+  SavedTask saved_;
+};
+
+}  // namespace
+
+SavedTask save_task(DumpContext& context, FrozenTree& tree, std::size_t index, Collected& all) {
+  return TaskSaver(context, tree, index, all).save();
+}
+
+void save_tree(DumpContext& context, const FrozenTree& tree) {
+  auto image = context.images.create(image::type::pstree);
+  for (const auto& task : tree.tasks()) {
+    const auto stat = procfs::parse_stat(procfs::Task(task.pid).read("stat"));
+    const auto name = fmt::format("task {} ({})", task.pid, stat.comm);
+    if (stat.pgrp == 0 || stat.session == 0) {
+      context.obstacles.emplace_back("cannot dump", name, 0, "its session or process group is led from outside its pid namespace");
+    }
+    if (task.ppid == 0 && stat.session != task.pid && !context.options.shell_job) {
+      context.obstacles.emplace_back("cannot dump", fmt::format("{} is no session leader: its session {} is led from outside the tree", name, stat.session), 0,
+                                     "--shell-job allows it, start it with setsid to do without");
+    }
+    images::pstree_entry entry;
+    entry.set_pid(static_cast<std::uint32_t>(task.pid));
+    entry.set_ppid(static_cast<std::uint32_t>(task.ppid));
+    entry.set_pgid(static_cast<std::uint32_t>(stat.pgrp));
+    entry.set_sid(static_cast<std::uint32_t>(stat.session));
+    for (const auto tid : task.tids) {
+      entry.add_threads(static_cast<std::uint32_t>(tid));
+    }
+    if (task.tids.empty()) {
+      entry.add_threads(static_cast<std::uint32_t>(task.pid));
+    }
+    image.write(entry);
+  }
+  image.finish();
+}
+
+}  // namespace criu::task

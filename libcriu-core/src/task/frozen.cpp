@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "task/frozen.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <compel/compel.hpp>
+
+#include "base/error.hpp"
+#include "parasite/blob.hpp"
+
+namespace criu::task {
+
+namespace {
+
+// libcompel has an error type of its own; inside this library there is one.
+template <typename Call>
+auto translated(Call call) {
+  try {
+    return call();
+  } catch (const compel::Error& error) {
+    throw base::Error(error.operation(), error.object(), error.code(), error.hint());
+  }
+}
+
+TaskState state_of(compel::State state) {
+  switch (state) {
+    case compel::State::stopped:
+      return TaskState::stopped;
+    case compel::State::zombie:
+      return TaskState::dead;
+    default:
+      return TaskState::alive;
+  }
+}
+
+}  // namespace
+
+struct FrozenTree::Impl {
+  compel::Tree tree;
+  std::vector<FrozenTask> tasks;
+};
+
+FrozenTree::FrozenTree(pid_t root, unsigned timeout_seconds) : impl_(std::make_unique<Impl>()) {
+  translated([&] {
+    impl_->tree = compel::Tree::freeze(root, {timeout_seconds});
+    for (const auto& task : impl_->tree.tasks()) {
+      impl_->tasks.push_back({task.pid(), task.pid() == root ? 0 : task.ppid(), state_of(task.state()), task.stop_signal(), task.tids()});
+    }
+  });
+}
+
+FrozenTree::~FrozenTree() = default;
+
+const std::vector<FrozenTask>& FrozenTree::tasks() const { return impl_->tasks; }
+
+user_regs_struct FrozenTree::registers(std::size_t task, pid_t tid) const {
+  return translated([&] { return impl_->tree.task(task).registers(tid); });
+}
+
+std::uint64_t FrozenTree::signal_mask(std::size_t task, pid_t tid) const {
+  return translated([&] { return impl_->tree.task(task).signal_mask(tid); });
+}
+
+void FrozenTree::query(std::size_t index, const std::vector<int>& timer_ids, parasite::ProcessInfo& process,
+                       std::vector<parasite::Timer>& timers, std::vector<parasite::ThreadInfo>& threads) {
+  translated([&] {
+    auto task = impl_->tree.task(index);
+    const auto tids = task.tids();
+    const auto threads_at = (sizeof(parasite::ProcessInfo) + 63) / 64 * 64;
+    auto intruder = task.load(parasite_blob, threads_at + tids.size() * sizeof(parasite::ThreadInfo));
+    auto& answer = intruder.data_as<parasite::ProcessInfo>();
+    std::size_t asked = 0;
+    do {
+      answer.timer_count = static_cast<std::uint32_t>(std::min<std::size_t>(timer_ids.size() - asked, parasite::most_timers));
+      for (std::uint32_t i = 0; i < answer.timer_count; ++i) {
+        answer.timers[i].id = timer_ids[asked + i];
+      }
+      if (intruder.call("query_process") != 0) {
+        throw base::Error("ask", fmt::format("task {}", task.pid()), -answer.error);
+      }
+      timers.insert(timers.end(), answer.timers, answer.timers + answer.timer_count);
+      asked += answer.timer_count;
+    } while (asked < timer_ids.size());
+    process = answer;
+    intruder.call_in_threads(tids, "query_thread", threads_at, sizeof(parasite::ThreadInfo));
+    const auto* answers = &intruder.data_as<parasite::ThreadInfo>(threads_at);
+    threads.assign(answers, answers + tids.size());
+    intruder.unload();
+  });
+}
+
+void FrozenTree::release(FinalState state) {
+  translated([&] {
+    impl_->tree.release(state == FinalState::killed    ? compel::Final::kill
+                        : state == FinalState::stopped ? compel::Final::stop
+                                                       : compel::Final::resume);
+  });
+}
+
+}  // namespace criu::task

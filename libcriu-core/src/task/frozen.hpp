@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// The frozen tree of a dump, over libcompel.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include <memory>
+#include <vector>
+
+#include "options.hpp"
+#include "parasite/protocol.hpp"
+#include "task/checkpoint.hpp"
+
+namespace criu::task {
+
+struct FrozenTask {
+  pid_t pid = 0;
+  pid_t ppid = 0;       // 0: the root
+  TaskState state = TaskState::alive;
+  int stop_signal = 0;  // of a stopped task
+  std::vector<pid_t> tids;                  // the leader first
+};
+
+class FrozenTree {
+ public:
+  // Stops every thread of the tree. On destruction without release everything goes on as it was.
+  FrozenTree(pid_t root, unsigned timeout_seconds);
+  ~FrozenTree();
+  FrozenTree(const FrozenTree&) = delete;
+  FrozenTree& operator=(const FrozenTree&) = delete;
+
+  // Parents before their children.
+  const std::vector<FrozenTask>& tasks() const;
+  // Registers as they were at the freeze.
+  user_regs_struct registers(std::size_t task, pid_t tid) const;
+  // Blocked signals as at the freeze, also of a thread that waits in sigsuspend.
+  std::uint64_t signal_mask(std::size_t task, pid_t tid) const;
+  // What only the task itself can be asked. `timer_ids` are those of its POSIX timers. One ThreadInfo a tid.
+  void query(std::size_t task, const std::vector<int>& timer_ids, parasite::ProcessInfo& process,
+             std::vector<parasite::Timer>& timers, std::vector<parasite::ThreadInfo>& threads);
+  // The end: the tasks are killed, stopped, or go on.
+  void release(FinalState state);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace criu::task

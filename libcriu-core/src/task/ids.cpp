@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "task/ids.hpp"
+
+#include <fmt/format.h>
+#include <linux/kcmp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/error.hpp"
+
+namespace criu::task {
+
+// The kernel gives an order, not only equality, so that n objects take n log n questions.
+bool Ids::Order::operator()(pid_t a, pid_t b) const {
+  if (a == b) {
+    return false;
+  }
+  const auto result = base::check(::syscall(SYS_kcmp, a, b, type, 0, 0), "compare kernel objects of", fmt::format("tasks {} and {}", a, b));
+  return result == 1;
+}
+
+Ids::Ids() : vm_(Order{KCMP_VM}), files_(Order{KCMP_FILES}), fs_(Order{KCMP_FS}), sighand_(Order{KCMP_SIGHAND}) {
+  own_ = of(::getpid(), procfs::Task(::getpid()));
+}
+
+std::uint32_t Ids::object_id(Objects& objects, pid_t pid) const {
+  return objects.emplace(pid, static_cast<std::uint32_t>(objects.size()) + 1).first->second;
+}
+
+std::uint32_t Ids::namespace_id(const procfs::Task& task, const char* name) {
+  return namespaces_.emplace(task.link(name), static_cast<std::uint32_t>(namespaces_.size()) + 1).first->second;
+}
+
+images::task_kobj_ids_entry Ids::of(pid_t pid, const procfs::Task& task) {
+  images::task_kobj_ids_entry ids;
+  ids.set_vm_id(object_id(vm_, pid));
+  ids.set_files_id(object_id(files_, pid));
+  ids.set_fs_id(object_id(fs_, pid));
+  ids.set_sighand_id(object_id(sighand_, pid));
+  ids.set_pid_ns_id(namespace_id(task, "ns/pid"));
+  ids.set_net_ns_id(namespace_id(task, "ns/net"));
+  ids.set_ipc_ns_id(namespace_id(task, "ns/ipc"));
+  ids.set_uts_ns_id(namespace_id(task, "ns/uts"));
+  ids.set_time_ns_id(namespace_id(task, "ns/time"));
+  ids.set_mnt_ns_id(namespace_id(task, "ns/mnt"));
+  ids.set_user_ns_id(namespace_id(task, "ns/user"));
+  ids.set_cgroup_ns_id(namespace_id(task, "ns/cgroup"));
+  return ids;
+}
+
+}  // namespace criu::task

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// What each task shares with which: small numbers for kernel objects, equal exactly when the objects are the same.
+#pragma once
+
+#include <core.pb.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+
+#include "kernel/procfs.hpp"
+
+namespace criu::task {
+
+class Ids {
+ public:
+  // Numbers this process first: the format wants it as the reference that tells which namespaces are the tree's own.
+  Ids();
+  const images::task_kobj_ids_entry& own() const { return own_; }
+  images::task_kobj_ids_entry of(pid_t pid, const procfs::Task& task);
+
+ private:
+  struct Order {
+    int type;
+    bool operator()(pid_t a, pid_t b) const;
+  };
+  using Objects = std::map<pid_t, std::uint32_t, Order>;
+
+  std::uint32_t object_id(Objects& objects, pid_t pid) const;
+  std::uint32_t namespace_id(const procfs::Task& task, const char* name);
+
+  Objects vm_, files_, fs_, sighand_;
+  std::map<std::string, std::uint32_t> namespaces_;  // by link text: "net:[4026531840]"
+  images::task_kobj_ids_entry own_;
+};
+
+}  // namespace criu::task
