@@ -3,13 +3,11 @@
 #include "dump.hpp"
 
 #include <fmt/format.h>
-#include <timens.pb.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <ctime>
 
 #include "log.hpp"
+#include "namespaces/time.hpp"
 #include "task/dump.hpp"
 
 namespace criu {
@@ -33,18 +31,6 @@ void seal(const DumpContext& context, const task::Ids& ids) {
   inventory.set_network_lock_method(0);
   inventory.mutable_plugins_entry();
   context.images.put(image::type::inventory, 0, inventory);
-}
-
-void save_clocks(const DumpContext& context) {
-  images::timens_entry entry;
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  entry.mutable_monotonic()->set_tv_sec(static_cast<std::uint64_t>(now.tv_sec));
-  entry.mutable_monotonic()->set_tv_nsec(static_cast<std::uint64_t>(now.tv_nsec));
-  ::clock_gettime(CLOCK_BOOTTIME, &now);
-  entry.mutable_boottime()->set_tv_sec(static_cast<std::uint64_t>(now.tv_sec));
-  entry.mutable_boottime()->set_tv_nsec(static_cast<std::uint64_t>(now.tv_nsec));
-  context.images.put(image::type::timens, 0, entry);
 }
 
 // All that is in the way, one a line.
@@ -91,7 +77,7 @@ void dump(const Options& options) {
   }
   all.files.finish();
   images.put(image::type::seccomp, 0, all.seccomp);
-  save_clocks(context);
+  namespaces::save_clocks(images, procfs::Task(options.tree), all.ids.of(options.tree, procfs::Task(options.tree)), all.ids.own());
   stop_at_obstacles(context);
   seal(context, all.ids);
   tree.release(options.final_state);

@@ -11,6 +11,7 @@
 #include "image/directory.hpp"
 #include "log.hpp"
 #include "memory/restore.hpp"
+#include "namespaces/time.hpp"
 #include "restore_context.hpp"
 #include "task/handover.hpp"
 #include "task/master.hpp"
@@ -28,13 +29,17 @@ base::Fd RestoreContext::internal(base::Fd fd) const {
 
 pid_t restore(const Options& options) {
   image::Directory images(options.images_dir);
-  const auto checkpoint = read_checkpoint(images);
+  auto checkpoint = read_checkpoint(images);
+  adopt_session(checkpoint, options.shell_job);
   task::Family family(checkpoint);
   RestoreContext context{.options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
   task::Master master(context, family);   // the memory shared with the tasks, the gates of the stages
   memory::restore_shared_objects(context);
 
-  const auto root = master.start(options.sibling);
+  const auto root = [&] {
+    const namespaces::RestoredClocks clocks(context.images, checkpoint);
+    return master.start(options.sibling);
+  }();
   master.finish(restorer::Stage::forked);
   master.finish(restorer::Stage::grouped);
   master.finish(restorer::Stage::opened);

@@ -237,17 +237,69 @@ std::uint64_t restore_unknown(std::vector<std::byte>& area, const images::thread
 
 }  // namespace
 
-Interrupted save_registers(const Registers& registers, images::core_entry& core) {
+namespace {
+
+// What system call a thread is in that shows as restart_syscall: it was interrupted before, by a stop or a tracer, and
+// the kernel has replaced the number. The instructions before the call tell what was there; 0: they do not.
+long number_before_restart(const user_regs_struct& regs, const ReadMemory& memory) {
+  constexpr std::size_t window = 32;
+  unsigned char code[window];
+  if (!memory(regs.rip - 2 - window, code, window)) {
+    return 0;
+  }
+  for (std::size_t at = window - 5 + 1; at-- > 0;) {
+    std::uint32_t number = 0;
+    std::memcpy(&number, code + at + 1, sizeof number);
+    constexpr unsigned char mov_eax = 0xb8;
+    if (code[at] == mov_eax && (number == SYS_nanosleep || number == SYS_clock_nanosleep || number == SYS_poll || number == SYS_futex)) {
+      return number;
+    }
+  }
+  return 0;
+}
+
+// The kernel writes what is left of a relative sleep to where the caller wants it, if anywhere.
+void save_sleep(const user_regs_struct& regs, const ReadMemory& memory, images::core_entry& core) {
+  const bool plain = regs.orig_rax == SYS_nanosleep;
+  const auto remainder = plain ? regs.rsi : regs.r10;
+  std::uint64_t left[2];
+  constexpr std::uint64_t billion = 1000000000;
+  if (remainder == 0 || !memory(remainder, left, sizeof left) || left[1] >= billion) {
+    return;
+  }
+  auto& sleep = *core.mutable_thread_core()->mutable_extension()->mutable_sleep();
+  sleep.set_clock(plain ? 1 : static_cast<std::uint32_t>(regs.rdi));  // CLOCK_MONOTONIC
+  sleep.set_left_sec(left[0]);
+  sleep.set_left_nsec(left[1]);
+  sleep.set_remainder(remainder);
+}
+
+}  // namespace
+
+Interrupted save_registers(const Registers& registers, const ReadMemory& memory, images::core_entry& core) {
   auto general = registers.general;
   auto interrupted = Interrupted::none;
   if (static_cast<long>(general.orig_rax) >= 0) {
     const auto result = -static_cast<long>(general.rax);
     if (result == erestartsys || result == erestartnointr || result == erestartnohand || result == erestart_restartblock) {
-      // The last of them would go on with the rest of its time if the kernel's note of it survived, which it cannot.
-      // Issuing the call anew waits too long; returning EINTR breaks programs that were never sent a signal.
-      general.rax = general.orig_rax;
-      general.rip -= 2;
-      interrupted = Interrupted::restarts;
+      // The last of them goes on with the rest of its time, which the kernel has noted in a place nobody can read. Where
+      // the caller has it written to memory it is saved; else the call is issued again in full, since a program that
+      // was never sent a signal does not expect EINTR.
+      if (result == erestart_restartblock) {
+        if (general.orig_rax == SYS_restart_syscall) {
+          general.orig_rax = static_cast<unsigned long long>(number_before_restart(general, memory));
+        }
+        if (general.orig_rax == SYS_nanosleep || general.orig_rax == SYS_clock_nanosleep) {
+          save_sleep(general, memory, core);
+        }
+      }
+      if (general.orig_rax != 0) {
+        general.rax = general.orig_rax;
+        general.rip -= 2;
+        interrupted = Interrupted::restarts;
+      } else {
+        general.rax = static_cast<unsigned long long>(-EINTR);
+      }
     }
   }
   auto& info = *core.mutable_thread_info();
@@ -282,6 +334,25 @@ Interrupted save_registers(const Registers& registers, images::core_entry& core)
   return interrupted;
 }
 
+namespace {
+
+// The thread was put to sleep again in the restorer, with what was left. Stopped in that sleep, it goes on sleeping
+// there by the kernel's own means; when the time was over before, the call is done.
+void resume_sleep(pid_t tid, user_regs_struct& general) {
+  user_regs_struct now{};
+  check(::ptrace(PTRACE_GETREGS, tid, nullptr, &now), "read registers of", fmt::format("thread {}", tid));
+  const auto number = general.rax;
+  general.rip += 2;
+  if (now.orig_rax == SYS_clock_nanosleep && static_cast<long>(now.rax) == -erestart_restartblock) {
+    general.orig_rax = number;
+    general.rax = now.rax;
+  } else {
+    general.rax = 0;
+  }
+}
+
+}  // namespace
+
 void restore_registers(pid_t tid, const images::core_entry& core) {
   const auto& info = core.thread_info();
   const auto what = fmt::format("thread {}", tid);
@@ -309,6 +380,9 @@ void restore_registers(pid_t tid, const images::core_entry& core) {
   iovec io{area.data(), area.size()};
   check(::ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &io), "set vector registers", what);
   auto general = general_from(info.gpregs());
+  if (core.thread_core().extension().has_sleep()) {
+    resume_sleep(tid, general);
+  }
   iovec general_io{&general, sizeof general};
   check(::ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &general_io), "set registers", what);
 }

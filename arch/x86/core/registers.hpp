@@ -7,6 +7,7 @@
 #include <sys/user.h>
 
 #include <cstddef>
+#include <functional>
 #include <vector>
 
 namespace criu::arch {
@@ -26,8 +27,10 @@ enum class Interrupted {
 // Reads the registers of a stopped thread. `general` is passed when the caller has them from the freeze.
 std::vector<std::byte> read_extended(pid_t tid);
 
-// Fills thread_info. An interrupted system call is turned into the state in which it will be issued again.
-Interrupted save_registers(const Registers&, images::core_entry&);
+// Fills thread_info. An interrupted system call is turned into the state in which it will be issued again. `memory` reads
+// the task's memory, for calls whose arguments matter.
+using ReadMemory = std::function<bool(std::uint64_t address, void* into, std::size_t size)>;
+Interrupted save_registers(const Registers&, const ReadMemory& memory, images::core_entry&);
 
 // Puts the image's registers into a stopped thread, replacing whatever it was doing. Errors name the thread.
 void restore_registers(pid_t tid, const images::core_entry&);

@@ -141,6 +141,12 @@ struct Thread {
   std::uint32_t filter_count;
   std::uint64_t timer_slack;
   std::uint32_t io_priority, set_io_priority;
+  // An interrupted sleep: the thread sleeps on in the restorer, so that the kernel has its end noted when the master
+  // interrupts it again.
+  std::uint32_t sleeps;
+  std::int32_t sleep_clock;
+  std::int64_t sleep_sec, sleep_nsec;
+  std::uint64_t sleep_remainder;
 };
 
 // prctl(PR_SET_MM_MAP)'s argument, as the kernel has it.

@@ -355,7 +355,12 @@ struct ThreadStart {
     }
   }
   restore_seccomp(context, thread);
-  pass(shared, Stage::ready);
+  arrive(shared, Stage::ready);
+  if (thread.sleeps != 0) {
+    raw_syscall(SYS_clock_nanosleep, thread.sleep_clock, 0, reinterpret_cast<long>(&thread.sleep_sec),
+                static_cast<long>(thread.sleep_remainder));
+  }
+  wait_at(&shared->gates[static_cast<int>(Stage::ready)]);
   // The master put the registers in while this thread waited; it never comes here.
   raw_syscall(SYS_exit_group, 1);
   __builtin_unreachable();

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <set>
+#include <unistd.h>
 
 #include "base/error.hpp"
 
@@ -208,6 +209,30 @@ Checkpoint read_checkpoint(const image::Directory& dir) {
     reader->only(checkpoint.seccomp);
   }
   return checkpoint;
+}
+
+void adopt_session(Checkpoint& checkpoint, bool shell_job) {
+  const auto session = checkpoint.root().entry.sid();
+  if (session == checkpoint.root().entry.pid()) {
+    return;
+  }
+  if (!shell_job) {
+    throw Error("cannot restore", fmt::format("{} belongs to session {}, which is not of this tree", checkpoint.root().name(), session), 0,
+                "--shell-job joins it to the session of the caller");
+  }
+  std::set<std::uint32_t> present;
+  for (const auto& task : checkpoint.tasks) {
+    present.insert(task->entry.pid());
+  }
+  const auto group = checkpoint.root().entry.pgid();
+  for (auto& task : checkpoint.tasks) {
+    if (task->entry.sid() == session) {
+      task->entry.set_sid(static_cast<std::uint32_t>(::getsid(0)));
+      if (task->entry.pgid() == group && !present.contains(group)) {
+        task->entry.set_pgid(static_cast<std::uint32_t>(::getpgrp()));
+      }
+    }
+  }
 }
 
 }  // namespace criu

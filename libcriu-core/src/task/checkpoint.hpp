@@ -59,4 +59,8 @@ struct Checkpoint {
 // Reads and checks all images that describe the tree, before the first task is made.
 Checkpoint read_checkpoint(const image::Directory& dir);
 
+// A tree whose root leads no session of its own (a job of some shell) joins the session and group of whoever restores
+// it. An Error without --shell-job.
+void adopt_session(Checkpoint&, bool shell_job);
+
 }  // namespace criu

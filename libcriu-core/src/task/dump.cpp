@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 #include "task/dump.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -29,6 +31,7 @@ class TaskSaver {
       return {};
     }
     status_ = procfs::parse_status(proc_.read("status"));
+    mem_ = proc_.open("mem", O_RDONLY);
     ids_ = all_.ids.of(task_.pid, proc_);
     check_sharing();
     timers_ = procfs::parse_timers(proc_.read("timers"));
@@ -112,7 +115,10 @@ class TaskSaver {
     core.set_mtype(images::core_entry_march_X86_64);
     const auto registers = tree_.registers(index_, tid);
     saved_.stack_pointers.push_back(registers.rsp);
-    arch::save_registers({registers, arch::read_extended(tid)}, core);
+    const auto memory = [this](std::uint64_t address, void* into, std::size_t size) {
+      return ::pread(mem_.get(), into, size, static_cast<off_t>(address)) == static_cast<ssize_t>(size);
+    };
+    arch::save_registers({registers, arch::read_extended(tid)}, memory, core);
   }
 
   void save_leader() {
@@ -192,6 +198,7 @@ class TaskSaver {
   const FrozenTask& task_;
   Collected& all_;
   procfs::Task proc_;
+  base::Fd mem_;
   procfs::Stat stat_;
   procfs::Status status_;
   images::task_kobj_ids_entry ids_;

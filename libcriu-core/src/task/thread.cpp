@@ -50,6 +50,14 @@ restorer::Thread plan_thread(const Checkpoint& checkpoint, const TaskImage& task
   planned.timer_slack = thread.extension().timer_slack();
   planned.io_priority = thread.extension().io_priority();
   planned.set_io_priority = thread.extension().has_io_priority() ? 1 : 0;
+  if (thread.extension().has_sleep()) {
+    const auto& sleep = thread.extension().sleep();
+    planned.sleeps = 1;
+    planned.sleep_clock = static_cast<std::int32_t>(sleep.clock());
+    planned.sleep_sec = static_cast<std::int64_t>(sleep.left_sec());
+    planned.sleep_nsec = static_cast<std::int64_t>(sleep.left_nsec());
+    planned.sleep_remainder = sleep.remainder();
+  }
   planned.pdeath_signal = thread.pdeath_sig();
   const auto& comm = thread.has_comm() ? thread.comm() : task.core.tc().comm();
   comm.copy(planned.comm, sizeof planned.comm - 1);

@@ -54,6 +54,7 @@ std::multimap<const TaskImage*, pid_t> group_helpers(const Checkpoint& checkpoin
   for (const auto& task : checkpoint.tasks) {
     present.insert(task->pid());
   }
+  present.insert(::getpgrp());  // a shell job joins ours
   std::multimap<const TaskImage*, pid_t> helpers;
   for (const auto& task : checkpoint.tasks) {
     const auto group = static_cast<pid_t>(task->entry.pgid());
