@@ -17,16 +17,9 @@
 #include "restorer/builder.hpp"
 #include "task/objects.hpp"
 
-extern "C" {
-extern const std::byte criu_restorer_begin[];  // NOLINT: blob.S
-extern const std::byte criu_restorer_end[];    // NOLINT
-}
-
 namespace criu::restorer {
 
 using base::Error;
-
-std::span<const std::byte> code() { return {criu_restorer_begin, criu_restorer_end}; }
 
 namespace {
 
