@@ -38,8 +38,32 @@ std::vector<Interval> own_mappings() {
   return result;
 }
 
-std::uint64_t Space::find(std::uint64_t size, std::uint64_t alignment) {
+void Space::sort() {
   std::sort(taken_.begin(), taken_.end(), [](const Interval& a, const Interval& b) { return a.start < b.start; });
+}
+
+std::uint64_t Space::find_remote(std::uint64_t size, std::uint64_t alignment) {
+  sort();
+  Interval largest{lowest, lowest};
+  std::uint64_t at = lowest;
+  for (const auto& range : taken_) {
+    const auto end = std::min(range.start, task_size());  // [vsyscall] lies beyond
+    if (end > at && end - at > largest.end - largest.start) {
+      largest = {at, end};
+    }
+    at = std::max(at, range.end);
+  }
+  if (largest.end - largest.start < size + alignment) {
+    return find(size, alignment);
+  }
+  const auto middle = largest.start + (largest.end - largest.start - size) / 2;
+  const auto found = middle / alignment * alignment;
+  take(found, found + size);
+  return found;
+}
+
+std::uint64_t Space::find(std::uint64_t size, std::uint64_t alignment) {
+  sort();
   std::uint64_t at = lowest;
   const auto aligned = [&](std::uint64_t address) { return (address + alignment - 1) / alignment * alignment; };
   at = aligned(at);

@@ -55,8 +55,12 @@ class Space {
   void take(const std::vector<Interval>& ranges) { taken_.insert(taken_.end(), ranges.begin(), ranges.end()); }
   // A free range of this size, aligned; it is taken by that. No room is an Error.
   std::uint64_t find(std::uint64_t size, std::uint64_t alignment);
+  // The same in the middle of the largest gap, for what is to stay: far from heaps and stacks that grow.
+  std::uint64_t find_remote(std::uint64_t size, std::uint64_t alignment);
 
  private:
+  void sort();
+
   std::vector<Interval> taken_;
 };
 

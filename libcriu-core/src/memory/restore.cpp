@@ -107,19 +107,20 @@ void run_jobs(const std::vector<Job>& jobs, std::uint64_t bytes) {
 }  // namespace
 
 void Restored::fill(RestoreContext& context, const TaskImage& task, const Restored* parent) {
-  map_beside(context, task, parent);
   const auto pagemap = Pagemap::read(context.images, image::type::pagemap, task.entry.pid());
+  vdso_ = plan_vdso(own_vdso(), task, pagemap);
+  map_beside(context, task, parent);
   read_pages(task, pagemap, parent);
 }
 
 void Restored::map_beside(RestoreContext& context, const TaskImage& task, const Restored* parent) {
   std::uint64_t room = 0;
   for (const auto& vma : task.mm.vmas()) {
-    if (!is_private(vma)) {
+    if (!is_filled(vma)) {
       continue;
     }
     std::uint64_t at = 0;
-    if (parent != nullptr) {
+    if (parent != nullptr && is_private(vma)) {
       const auto* theirs = parent->find(vma.start());
       if (theirs != nullptr && same_area(*theirs->vma, vma)) {
         at = theirs->at;
@@ -248,7 +249,7 @@ int Restored::file_for(const RestoreContext& context, const TaskImage& task, con
 std::vector<restorer::Area> Restored::areas(const RestoreContext& context, const TaskImage& task) {
   std::vector<restorer::Area> result;
   for (const auto& vma : task.mm.vmas()) {
-    if ((vma.status() & (vsyscall | vdso | vvar | guard)) != 0) {
+    if ((vma.status() & (vsyscall | vdso | vvar | guard)) != 0 && !is_filled(vma)) {
       continue;
     }
     restorer::Area area{};
@@ -258,7 +259,7 @@ std::vector<restorer::Area> Restored::areas(const RestoreContext& context, const
     area.advice = vma.madv();
     area.lock = (vma.flags() & MAP_LOCKED) != 0 ? 1 : 0;
     area.fd = -1;
-    if (is_private(vma)) {
+    if (is_filled(vma)) {
       area.moves = 1;
       area.parked = find(vma.start())->at;
       area.protect = (vma.prot() & PROT_WRITE) == 0 ? 1 : 0;
@@ -282,6 +283,10 @@ std::vector<restorer::Range> Restored::guards(const TaskImage& task) const {
     }
   }
   return result;
+}
+
+std::span<std::byte> Restored::saved_vdso() const {
+  return {pointer(find(vdso_.code->start())->at), vdso_.code->end() - vdso_.code->start()};
 }
 
 std::vector<Interval> Restored::parked() const {

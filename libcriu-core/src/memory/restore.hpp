@@ -10,6 +10,7 @@
 #include "base/fd.hpp"
 #include "memory/areas.hpp"
 #include "memory/pages.hpp"
+#include "memory/vdso.hpp"
 #include "restorer/plan.hpp"
 
 namespace criu {
@@ -31,6 +32,9 @@ class Restored {
   // What the restorer has to do, in ascending order of addresses; opens the files of shared mappings.
   std::vector<restorer::Area> areas(const RestoreContext&, const TaskImage&);
   std::vector<restorer::Range> guards(const TaskImage&) const;
+  // What becomes of the vDSO, and the saved code of it when that stays.
+  const VdsoPlan& vdso_plan() const { return vdso_; }
+  std::span<std::byte> saved_vdso() const;
   // The places where filled areas are parked, unsorted.
   std::vector<Interval> parked() const;
 
@@ -46,6 +50,9 @@ class Restored {
   const Parked* find(std::uint64_t address) const;
   int file_for(const RestoreContext&, const TaskImage&, const images::vma_entry&);
 
+  bool is_filled(const images::vma_entry& vma) const { return is_private(vma) || (vdso_.proxy && &vma == vdso_.code); }
+
+  VdsoPlan vdso_;
   std::vector<Parked> parked_;  // ascending by vma start
   std::vector<Run> runs_;       // what was filled, for the children
   std::map<std::pair<std::uint64_t, int>, base::Fd> files_;  // by file id and access mode

@@ -77,6 +77,26 @@ void plan_memory(const RestoreContext& context, const TaskImage& task, memory::R
   plan.guard_count = static_cast<std::uint32_t>(guards.size());
 }
 
+void plan_vdso(const memory::OwnVdso& own, const memory::Restored& memory, std::uint64_t parking, memory::Space& space, Plan& plan) {
+  const auto& vdso = memory.vdso_plan();
+  if (vdso.code == nullptr) {
+    return;
+  }
+  const auto home = vdso.proxy ? space.find_remote(own.size(), page) : memory::vdso_home(own, vdso);
+  const auto parts = memory::move_vdso(own, parking, home);
+  if (parts.size() > std::size(plan.vdso)) {
+    throw Error("not supported by this version", "a vDSO of so many mappings", 0);
+  }
+  std::copy(parts.begin(), parts.end(), plan.vdso);
+  plan.vdso_parts = static_cast<std::uint32_t>(parts.size());
+  if (vdso.proxy) {
+    memory::redirect_vdso(memory.saved_vdso(), vdso, own, home);
+    const auto mark = memory::vdso_mark(own, vdso, home);
+    std::copy(std::begin(mark.words), std::end(mark.words), plan.vdso_mark);
+    plan.vdso_mark_at = home + own.data_size();
+  }
+}
+
 // What survives the fall of the old address space, ascending.
 std::vector<Range> keep_ranges(const memory::Restored& memory, std::uint64_t region, std::uint64_t size) {
   std::vector<Range> keep{{region, region + size}};
@@ -140,13 +160,8 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   space.take(context.needed_addresses);
   const auto at = space.find(layout.size, page);
 
-  const auto vdso = memory::plan_vdso(own_vdso, task, at + layout.vdso);
-  if (vdso.size() > std::size(builder.plan().vdso)) {
-    throw Error("not supported by this version", "a vDSO of so many mappings", 0);
-  }
-  std::copy(vdso.begin(), vdso.end(), builder.plan().vdso);
+  plan_vdso(own_vdso, memory, at + layout.vdso, space, builder.plan());
   auto& plan = builder.plan();
-  plan.vdso_parts = static_cast<std::uint32_t>(vdso.size());
   plan.region_start = at;
   plan.region_end = at + layout.size;
   plan.task_size = memory::task_size();

@@ -169,6 +169,8 @@ struct Plan {
   // are parked inside the region while the old address space goes. No parts: the task had no vDSO, so it goes too.
   Part vdso[4];
   std::uint32_t vdso_parts;
+  std::uint64_t vdso_mark_at;  // where the mark of a vDSO that others jump to goes; 0: none
+  std::uint64_t vdso_mark[5];
 
   Ref<Area> areas;
   std::uint32_t area_count;
