@@ -4,23 +4,62 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <string>
+#include <vector>
 
 namespace criu::log {
 
+int current_level = warning;
+
 namespace {
 
+struct Held {
+  Level at;
+  const char* file;
+  int line;
+  std::string text;
+};
+
 int log_fd = STDERR_FILENO;
-int log_level = warning;
+pid_t speaker = 0;
+Listener listener = nullptr;
+void* of_listener = nullptr;
 std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+bool holding = false;
+std::vector<Held> held;
+
+// One write a line: several processes of a restore share the file.
+void put(const std::string& line) { [[maybe_unused]] const auto done = ::write(log_fd, line.data(), line.size()); }
+
+void let_go() {
+  holding = false;
+  for (const auto& line : held) {
+    if (line.at <= current_level) {
+      put(format_line(line.at, current_level, {}, line.file, line.line, line.text));
+    }
+  }
+  held.clear();
+}
 
 }  // namespace
 
 void open(int fd, int at) {
   log_fd = fd;
-  log_level = at;
+  current_level = at;
   start = std::chrono::steady_clock::now();
+  let_go();
+}
+
+void hold() {
+  holding = true;
+  // Which of them are wanted is known only when the log opens.
+  current_level = debug;
+}
+
+void release(int at) {
+  if (holding) {
+    current_level = at;
+    let_go();
+  }
 }
 
 void move_above(int lowest) {
@@ -29,13 +68,26 @@ void move_above(int lowest) {
   }
 }
 
-int level() { return log_level; }
+int descriptor() { return log_fd; }
 
-void write(Level at, const char* file, int line, std::string_view text) {
+int level() { return current_level; }
+
+void speak_as(pid_t pid) { speaker = pid; }
+
+void listen(Listener to, void* context) {
+  listener = to;
+  of_listener = context;
+}
+
+std::string format_line(Level at, int level, const Stamp& stamp, const char* file, int line, std::string_view text) {
   std::string out;
-  if (log_level >= info) {
-    const auto us = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count();
-    out = fmt::format("({:02}.{:06}) ", us / 1000000, us % 1000000);
+  if (level >= info) {
+    const auto us = stamp.since_start.count();
+    // Always twelve characters: readers cut them off by number, so a late second costs a digit of its fraction.
+    out = fmt::format("({:.9}) ", fmt::format("{:02}.{:06}", us / 1000000, us % 1000000));
+  }
+  if (stamp.speaker != 0) {
+    out += fmt::format("{:6d}: ", stamp.speaker);
   }
   if (at == error) {
     out += fmt::format("Error ({}:{}): ", file, line);
@@ -44,8 +96,24 @@ void write(Level at, const char* file, int line, std::string_view text) {
   }
   out.append(text);
   out += '\n';
-  // One write a line: several processes of a restore share the file.
-  [[maybe_unused]] const auto done = ::write(log_fd, out.data(), out.size());
+  return out;
+}
+
+void write(Level at, const char* file, int line, std::string_view text) {
+  if (listener != nullptr) {
+    listener(at, std::string(text).c_str(), of_listener);
+  }
+  if (holding) {
+    held.push_back({at, file, line, std::string(text)});
+    return;
+  }
+  const auto age = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start);
+  put(format_line(at, current_level, {age, speaker}, file, line, text));
+}
+
+void say(std::string_view text) {
+  const auto line = std::string(text) + '\n';
+  [[maybe_unused]] const auto done = ::write(STDOUT_FILENO, line.data(), line.size());
 }
 
 }  // namespace criu::log

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,11 +16,26 @@ enum class FinalState { killed, stopped, running };
 
 enum class FileValidation { size, build_id };
 
+// What a person can ask for; a mask, for an option can matter to several.
+enum Command : unsigned {
+  dump_command = 1,
+  pre_dump_command = 2,
+  restore_command = 4,
+  check_command = 8,
+  page_server_command = 16,
+  lazy_pages_command = 32,
+  service_command = 64,
+  cpuinfo_command = 128,
+  dedup_command = 256,
+  every_command = 511,
+};
+
 struct Options {
   pid_t tree = 0;                      // -t
   std::string images_dir = ".";        // -D
   std::string work_dir;                // -W; empty: the image directory
-  std::string log_file;                // -o; empty: stderr
+  std::string log_file;                // -o; empty: stderr; "-": stdout
+  bool log_pid = false;                // restored tasks log to files of their own
   int verbosity = 2;                   // -v
   FinalState final_state = FinalState::killed;  // -s, -R (a restore knows stopped and running)
   bool detach = false;                 // -d
@@ -28,8 +44,10 @@ struct Options {
   bool shell_job = false;              // -j
   bool link_remap = false;
   std::uint64_t ghost_limit = 1 << 20;  // bytes, allocated
+  bool ghost_fiemap = true;
   bool file_locks = false;
   unsigned timeout = 10;               // seconds for freezing; 0: none
+  bool exec_after = false;             // --exec-cmd; the words are the caller's
   std::vector<std::string> exec_cmd;
   bool display_stats = false;
   std::vector<std::string> action_scripts;
@@ -37,6 +55,22 @@ struct Options {
   FileValidation file_validation = FileValidation::build_id;
   bool skip_file_rwx_check = false;
   bool evasive_devices = false;
+  bool weak_sysctls = false;
+  bool unprivileged = false;
+  bool deprecated = false;
+
+  bool check_extra = false;
+  bool check_experimental = false;
+  std::string check_feature;
+
+  // Options given whose feature this version has not got yet. They are refused when a command starts that they would
+  // change, not when they are read: a configuration file serves all commands.
+  std::set<std::string> not_yet;
 };
+
+// The directory that relative names of results (pid file, statistics, log) start from.
+inline const std::string& work_dir(const Options& options) {
+  return options.work_dir.empty() ? options.images_dir : options.work_dir;
+}
 
 }  // namespace criu

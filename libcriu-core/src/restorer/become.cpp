@@ -94,6 +94,7 @@ void plan_vdso(const memory::OwnVdso& own, const memory::Restored& memory, std::
     const auto mark = memory::vdso_mark(own, vdso, home);
     std::copy(std::begin(mark.words), std::end(mark.words), plan.vdso_mark);
     plan.vdso_mark_at = home + own.data_size();
+    plan.vdso_mark_size = own.code.end - own.code.start;
   }
 }
 

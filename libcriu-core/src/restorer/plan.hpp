@@ -170,6 +170,7 @@ struct Plan {
   Part vdso[4];
   std::uint32_t vdso_parts;
   std::uint64_t vdso_mark_at;  // where the mark of a vDSO that others jump to goes; 0: none
+  std::uint64_t vdso_mark_size;  // of that vDSO
   std::uint64_t vdso_mark[5];
 
   Ref<Area> areas;

@@ -97,13 +97,14 @@ void move_vdso(const Context& context, std::uint64_t Part::*from, std::uint64_t 
 // A later dump must know that this vDSO is only the target of jumps, and where the code that jumps lies.
 void mark_vdso(const Context& context) {
   const Plan* plan = context.plan;
-  constexpr std::uint64_t page = 4096;
-  must(context, "make the vDSO writable at", plan->vdso_mark_at, SYS_mprotect, plan->vdso_mark_at, page, PROT_READ | PROT_WRITE);
+  // The whole of it: the kernel does not let this mapping be split.
+  const std::uint64_t size = plan->vdso_mark_size;
+  must(context, "make the vDSO writable at", plan->vdso_mark_at, SYS_mprotect, plan->vdso_mark_at, size, PROT_READ | PROT_WRITE);
   auto* words = reinterpret_cast<std::uint64_t*>(plan->vdso_mark_at);
   for (int i = 0; i < 5; ++i) {
     words[i] = plan->vdso_mark[i];
   }
-  must(context, "protect the vDSO at", plan->vdso_mark_at, SYS_mprotect, plan->vdso_mark_at, page, PROT_READ | PROT_EXEC);
+  must(context, "protect the vDSO at", plan->vdso_mark_at, SYS_mprotect, plan->vdso_mark_at, size, PROT_READ | PROT_EXEC);
 }
 
 void restore_area(const Context& context, const Area& area) {
