@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "action_scripts.hpp"
 #include "base/error.hpp"
 #include "files/plan.hpp"
 #include "image/directory.hpp"
@@ -13,6 +14,8 @@
 #include "memory/restore.hpp"
 #include "namespaces/time.hpp"
 #include "restore_context.hpp"
+#include "session.hpp"
+#include "stats.hpp"
 #include "task/handover.hpp"
 #include "task/master.hpp"
 #include "task/rebirth.hpp"
@@ -28,19 +31,25 @@ base::Fd RestoreContext::internal(base::Fd fd) const {
 }
 
 pid_t restore(const Options& options) {
+  const Stopwatch whole;
+  images::restore_stats_entry stats;
   image::Directory images(options.images_dir);
   auto checkpoint = read_checkpoint(images);
   adopt_session(checkpoint, options.shell_job);
   task::Family family(checkpoint);
   RestoreContext context{.options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
-  task::Master master(context, family);   // the memory shared with the tasks, the gates of the stages
+  run_scripts(options, Event::pre_restore, {context.images.fd(), 0});
+  task::Master master(context, family);  // the memory shared with the tasks, the gates of the stages
   memory::restore_shared_objects(context);
 
+  const Stopwatch forking;
   const auto root = [&] {
     const namespaces::RestoredClocks clocks(context.images, checkpoint);
     return master.start(options.sibling);
   }();
+  const ScriptContext scripts{context.images.fd(), root};
   master.finish(restorer::Stage::forked);
+  stats.set_forking_time(forking.microseconds());
   master.finish(restorer::Stage::grouped);
   master.finish(restorer::Stage::opened);
   master.finish(restorer::Stage::connected);
@@ -50,11 +59,19 @@ pid_t restore(const Options& options) {
   handover.attach();
   master.open(restorer::Stage::rebuilt);
   master.wait(restorer::Stage::ready);
+  run_scripts(options, Event::post_restore, scripts);
+  write_pidfile(options, root);
   handover.stop();
   handover.put_registers();
+  run_scripts(options, Event::pre_resume, scripts);
   handover.release(options.final_state == FinalState::stopped);
   master.disown();
   LOG_INFO("Restore finished successfully. Tasks resumed.");
+
+  master.count(stats);
+  stats.set_restore_time(whole.microseconds());
+  finish_stats(options, stats);
+  run_scripts(options, Event::post_resume, scripts);
   return root;
 }
 

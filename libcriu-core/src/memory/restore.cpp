@@ -43,19 +43,23 @@ void read_fully(const Run& run, std::byte* into) {
   }
 }
 
-// Reads a run over memory inherited from the parent: pages that are equal stay shared.
-void read_differing(const Run& run, std::byte* into) {
+// Reads a run over memory inherited from the parent: pages that are equal stay shared. Returns how many were.
+std::uint64_t read_differing(const Run& run, std::byte* into) {
   std::vector<std::byte> buffer(std::min(run.size, std::uint64_t{256} << 10));
+  std::uint64_t equal = 0;
   for (std::uint64_t done = 0; done < run.size;) {
     const auto part = std::min<std::uint64_t>(buffer.size(), run.size - done);
     read_fully({run.start + done, part, run.fd, run.offset + done}, buffer.data());
     for (std::uint64_t page = 0; page < part; page += page_size) {
-      if (std::memcmp(into + done + page, buffer.data() + page, page_size) != 0) {
+      if (std::memcmp(into + done + page, buffer.data() + page, page_size) == 0) {
+        ++equal;
+      } else {
         std::memcpy(into + done + page, buffer.data() + page, page_size);
       }
     }
     done += part;
   }
+  return equal;
 }
 
 bool same_area(const images::vma_entry& a, const images::vma_entry& b) {
@@ -75,10 +79,14 @@ struct Job {
   bool compare;
 };
 
-void work(const std::vector<Job>& jobs, std::atomic<std::size_t>& next, std::exception_ptr& failure) {
+void work(const std::vector<Job>& jobs, std::atomic<std::size_t>& next, std::atomic<std::uint64_t>& equal, std::exception_ptr& failure) {
   try {
     for (std::size_t i = next++; i < jobs.size(); i = next++) {
-      jobs[i].compare ? read_differing(jobs[i].run, jobs[i].into) : read_fully(jobs[i].run, jobs[i].into);
+      if (jobs[i].compare) {
+        equal += read_differing(jobs[i].run, jobs[i].into);
+      } else {
+        read_fully(jobs[i].run, jobs[i].into);
+      }
     }
   } catch (...) {
     failure = std::current_exception();
@@ -86,14 +94,16 @@ void work(const std::vector<Job>& jobs, std::atomic<std::size_t>& next, std::exc
   }
 }
 
-void run_jobs(const std::vector<Job>& jobs, std::uint64_t bytes) {
+// Returns how many pages were equal to the parent's.
+std::uint64_t run_jobs(const std::vector<Job>& jobs, std::uint64_t bytes) {
   std::atomic<std::size_t> next{0};
+  std::atomic<std::uint64_t> equal{0};
   std::exception_ptr failures[2];
   std::thread helper;
   if (bytes >= parallel_from) {
-    helper = std::thread([&] { work(jobs, next, failures[1]); });
+    helper = std::thread([&] { work(jobs, next, equal, failures[1]); });
   }
-  work(jobs, next, failures[0]);
+  work(jobs, next, equal, failures[0]);
   if (helper.joinable()) {
     helper.join();
   }
@@ -102,6 +112,7 @@ void run_jobs(const std::vector<Job>& jobs, std::uint64_t bytes) {
       std::rethrow_exception(failure);
     }
   }
+  return equal;
 }
 
 }  // namespace
@@ -110,7 +121,7 @@ void Restored::fill(RestoreContext& context, const TaskImage& task, const Restor
   const auto pagemap = Pagemap::read(context.images, image::type::pagemap, task.entry.pid());
   vdso_ = plan_vdso(own_vdso(), task, pagemap);
   map_beside(context, task, parent);
-  read_pages(task, pagemap, parent);
+  read_pages(*context.shared, task, pagemap, parent);
 }
 
 void Restored::map_beside(RestoreContext& context, const TaskImage& task, const Restored* parent) {
@@ -168,7 +179,7 @@ const Restored::Parked* Restored::find(std::uint64_t address) const {
   return area != parked_.end() && area->vma->start() <= address ? &*area : nullptr;
 }
 
-void Restored::read_pages(const TaskImage& task, const Pagemap& pagemap, const Restored* parent) {
+void Restored::read_pages(restorer::Shared& shared, const TaskImage& task, const Pagemap& pagemap, const Restored* parent) {
   std::vector<Job> jobs;
   std::uint64_t bytes = 0;
   runs_ = pagemap.runs();
@@ -222,7 +233,14 @@ void Restored::read_pages(const TaskImage& task, const Pagemap& pagemap, const R
       }
     }
   }
-  run_jobs(jobs, bytes);
+  const auto equal = run_jobs(jobs, bytes);
+  std::uint64_t compared = 0;
+  for (const auto& job : jobs) {
+    compared += job.compare ? job.run.size / page_size : 0;
+  }
+  __atomic_add_fetch(&shared.pages_compared, compared, __ATOMIC_RELAXED);
+  __atomic_add_fetch(&shared.pages_skipped_cow, equal, __ATOMIC_RELAXED);
+  __atomic_add_fetch(&shared.pages_restored, bytes / page_size - equal, __ATOMIC_RELAXED);
 }
 
 int Restored::file_for(const RestoreContext& context, const TaskImage& task, const images::vma_entry& vma) {

@@ -46,7 +46,7 @@ class Restored {
   };
 
   void map_beside(RestoreContext&, const TaskImage&, const Restored* parent);
-  void read_pages(const TaskImage&, const Pagemap&, const Restored* parent);
+  void read_pages(restorer::Shared&, const TaskImage&, const Pagemap&, const Restored* parent);
   const Parked* find(std::uint64_t address) const;
   int file_for(const RestoreContext&, const TaskImage&, const images::vma_entry&);
 

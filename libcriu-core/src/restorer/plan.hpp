@@ -36,6 +36,7 @@ struct Shared {
   Gate gates[static_cast<int>(Stage::count)];
   std::uint32_t arrived[static_cast<int>(Stage::count)];
   std::uint32_t expected[static_cast<int>(Stage::count)];
+  std::uint64_t pages_restored, pages_compared, pages_skipped_cow;  // for the statistics
   std::uint32_t event;   // counted up and woken when a stage is complete or something failed
   std::uint32_t failed;  // 1: somebody is writing the failure, 2: it is there
   std::int32_t failed_pid;

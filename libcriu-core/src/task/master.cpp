@@ -143,6 +143,12 @@ void Master::wait(Stage stage) {
   }
 }
 
+void Master::count(images::restore_stats_entry& stats) const {
+  stats.set_pages_restored(context_.shared->pages_restored);
+  stats.set_pages_compared(context_.shared->pages_compared);
+  stats.set_pages_skipped_cow(context_.shared->pages_skipped_cow);
+}
+
 void Master::open(Stage stage) {
   ::pthread_mutex_unlock(gate(stage));
   restorer::futex_wake_all(&context_.shared->gates[static_cast<int>(stage)].word);

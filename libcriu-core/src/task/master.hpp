@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "restore_context.hpp"
+#include "stats.hpp"
 #include "task/rebirth.hpp"
 
 namespace criu::task {
@@ -26,6 +27,8 @@ class Master {
     wait(stage);
     open(stage);
   }
+  // What the tasks counted.
+  void count(images::restore_stats_entry&) const;
   // The tree lives on its own from here.
   void disown() { started_ = false; }
 

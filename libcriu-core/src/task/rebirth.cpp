@@ -86,6 +86,7 @@ class Rebirth {
   }
 
   void settle() {
+    log::speak_as(task_.pid());
     // Until the restorer takes over, a task dies with its parent, and so with the master.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (!task_.shares_files()) {
