@@ -115,7 +115,7 @@ int compel_set_registers(compel_task* task, pid_t tid, const struct user_regs_st
  * the like it is the mask which that call will put back. */
 int compel_signal_mask(compel_task* task, pid_t tid, uint64_t* out);
 
-struct compel_rseq {
+struct compel_rseq_info {
   uint64_t pointer;          /* the registered area, 0 when there is none */
   uint32_t size;             /* of the area, bytes */
   uint32_t signature;
@@ -132,7 +132,7 @@ struct compel_rseq {
  * (the kernel has then cleared rseq_cs already). Who restores the thread elsewhere has to do it by hand.
  * Errors: -EOPNOTSUPP before Linux 5.13.
  */
-int compel_rseq(compel_task* task, pid_t tid, struct compel_rseq* out);
+int compel_rseq(compel_task* task, pid_t tid, struct compel_rseq_info* out);
 
 /*
  * Runs one system call in thread `tid` (0: the leader) and stores what the kernel returned (a negative errno when it

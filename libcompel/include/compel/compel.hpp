@@ -150,8 +150,8 @@ class Task {
     check(compel_signal_mask(handle_, tid, &mask));
     return mask;
   }
-  compel_rseq rseq(pid_t tid) const {
-    compel_rseq rseq{};
+  compel_rseq_info rseq(pid_t tid) const {
+    compel_rseq_info rseq{};
     check(compel_rseq(handle_, tid, &rseq));
     return rseq;
   }
