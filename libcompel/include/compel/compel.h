@@ -33,7 +33,7 @@ extern "C" {
 
 typedef struct compel_tree compel_tree;         /* a frozen tree of processes, or one frozen process */
 typedef struct compel_task compel_task;         /* a process of a tree; owned by its tree */
-typedef struct compel_parasite compel_parasite; /* a blob loaded into a task; owned by its task */
+typedef struct compel_parasite compel_parasite; /* a blob loaded into a task; owned by who loaded it */
 
 /* ---- errors ---- */
 
@@ -63,6 +63,8 @@ struct compel_options {
  * out; io_uring and other kernel workers among the threads are left alone. On failure everything goes on as it was.
  * Errors: -ESRCH no such process, -EBUSY a task is traced already (the text names the tracer), -EPERM,
  * -ETIMEDOUT a thread did not stop in time (the text names it and its state), -EOPNOTSUPP no /proc/PID/task/TID/children.
+ * A thread which cannot be stopped cannot be let go either before it stops: after -ETIMEDOUT the next compel_freeze,
+ * compel_seize or compel_release of the calling thread does that, or its end.
  */
 int compel_freeze(pid_t root, const struct compel_options* options, compel_tree** out);
 
@@ -75,7 +77,7 @@ enum compel_final {
   COMPEL_KILL = 2    /* killed; the parent gets the zombie */
 };
 
-/* Unloads what was loaded, puts every thread back, lets all go, frees the tree. `tree` may be NULL. The first error is
+/* Takes parasites out, puts every thread back, lets all go, frees the tree. `tree` may be NULL. The first error is
  * returned, but everything is released all the same. */
 int compel_release(compel_tree* tree, enum compel_final final_state);
 
@@ -200,7 +202,8 @@ int compel_give_fd(compel_parasite* parasite, int fd);
  * terminating zero. When the ring had overflowed, the text begins with a line saying how much was lost. */
 ssize_t compel_log(compel_parasite* parasite, char* buffer, size_t size);
 
-/* Stops it when it is resident, and takes it out of the task. `parasite` may be NULL. */
+/* Stops it when it is resident, takes it out of the task, and frees the handle. Releasing the task takes the parasite
+ * out too, but the handle stays valid (and useless) until this is called. `parasite` may be NULL. */
 int compel_unload(compel_parasite* parasite);
 
 #ifdef __cplusplus

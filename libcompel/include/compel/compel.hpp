@@ -52,7 +52,7 @@ struct Options {
   unsigned timeout_seconds = 10;
 };
 
-// Owns a loaded blob; must be gone before its tree is (a tree that is released unloads what is left).
+// Owns a loaded blob. When its task is released before, nothing of it is left there and all calls fail.
 class Parasite {
  public:
   Parasite() = default;
