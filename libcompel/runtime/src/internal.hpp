@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#pragma once
+
+#include <compel/parasite.hpp>
+#include <compel/runtime_abi.h>
+
+namespace compel::rt {
+
+// Null until a master has entered. The same for all threads of the task.
+extern compel_control* control;
+
+inline std::uint32_t* life_word(compel_control* of) {
+  return reinterpret_cast<std::uint32_t*>(reinterpret_cast<char*>(of) + of->life_offset);
+}
+
+}  // namespace compel::rt

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// Freezing: all are told to stop before anybody is waited for, and the tree is looked through again until a look, made
+// when all known threads stood still, finds nobody new.
+#include "freeze.hpp"
+
+#include <sched.h>
+#include <time.h>
+
+#include <algorithm>
+
+#include "parasite.hpp"
+
+using compel::Thread;
+namespace procfs = compel::procfs;
+
+namespace {
+
+std::uint64_t now() {
+  timespec time{};
+  ::clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(time.tv_nsec);
+}
+
+}  // namespace
+
+compel_tree::compel_tree(pid_t root, bool whole, unsigned timeout_seconds) {
+  const std::uint64_t deadline = now() + timeout_seconds * std::uint64_t{1'000'000'000};
+  const auto about = procfs::stat(root);
+  if (root <= 0 || !about) {
+    throw base::Error("seize", "task " + std::to_string(root), ESRCH);
+  }
+  add(root, about->ppid);
+  try {
+    while (scan(whole)) {
+      wait_for_all(deadline);
+    }
+  } catch (...) {
+    // Who was told to stop has to stop before it can be let go.
+    try {
+      wait_for_all(now() + 200'000'000);
+    } catch (...) {
+      // The first failure is the one to tell; compel::release_stragglers looks after the rest.
+    }
+    throw;
+  }
+  arrange(root);
+  if (tasks_.empty()) {
+    throw base::Error("seize", "task " + std::to_string(root), ESRCH, "it vanished meanwhile");
+  }
+}
+
+compel_tree::~compel_tree() {
+  try {
+    release(COMPEL_RESUME);
+  } catch (...) {
+    // A destructor has nobody to tell.
+  }
+}
+
+void compel_tree::add(pid_t pid, pid_t ppid) {
+  auto& slot = by_pid_[pid];
+  if (slot == nullptr) {
+    tasks_.push_back(std::make_unique<compel_task>(pid, ppid));
+    slot = tasks_.back().get();
+  }
+}
+
+bool compel_tree::scan(bool whole) {
+  bool grew = false;
+  std::vector<pid_t> children;
+  for (std::size_t i = 0; i < tasks_.size(); ++i) {
+    compel_task& task = *tasks_[i];
+    grew = task.seize_new_threads() || grew;
+    if (!whole) {
+      continue;
+    }
+    children.clear();
+    task.children(children);
+    for (const pid_t child : children) {
+      if (by_pid_.count(child) == 0) {
+        add(child, task.pid());
+        grew = true;
+      }
+    }
+  }
+  return grew;
+}
+
+void compel_tree::wait_for_all(std::uint64_t deadline) {
+  // The kernel has no wait with a timeout for a ptrace stop, short of taking over SIGCHLD of the program we are part of.
+  // Nearly every thread stops while the others are still being told to; for the rest it is asked ever less often.
+  constexpr unsigned polite_rounds = 32;
+  constexpr long longest_pause = 2'000'000;
+  long pause = 20'000;
+  std::vector<Thread*> unsettled;
+  for (const auto& task : tasks_) {
+    task->settle(unsettled);
+  }
+  for (unsigned round = 0; !unsettled.empty(); ++round) {
+    if (now() > deadline) {
+      const auto about = procfs::stat(unsettled.front()->tid());
+      throw base::Error("freeze", unsettled.front()->describe(), ETIMEDOUT,
+                        about && about->state == 'D'
+                            ? "it waits uninterruptibly in the kernel (state D: vfork, or a device or file server)"
+                            : "it does not stop");
+    }
+    if (round < polite_rounds) {
+      ::sched_yield();
+    } else {
+      const timespec time{0, pause};
+      ::nanosleep(&time, nullptr);
+      pause = std::min(pause * 2, longest_pause);
+    }
+    unsettled.erase(std::remove_if(unsettled.begin(), unsettled.end(), [](Thread* thread) { return thread->settle(); }),
+                    unsettled.end());
+  }
+}
+
+// Drops who vanished or left, and puts parents before children.
+void compel_tree::arrange(pid_t root) {
+  std::unordered_map<pid_t, std::vector<std::unique_ptr<compel_task>>> by_parent;
+  std::unique_ptr<compel_task> first;
+  for (auto& task : tasks_) {
+    task->finish_freezing();
+    const auto about = procfs::stat(task->pid());
+    if (!about || (task->empty() && !about->dead())) {
+      by_pid_.erase(task->pid());
+      continue;
+    }
+    task->set_ppid(about->ppid);
+    if (task->pid() == root) {
+      first = std::move(task);
+    } else {
+      by_parent[about->ppid].push_back(std::move(task));
+    }
+  }
+  tasks_.clear();
+  // Depth first, without recursion: a chain of children may be as long as the pid space.
+  std::vector<std::unique_ptr<compel_task>> stack;
+  if (first) {
+    stack.push_back(std::move(first));
+  }
+  while (!stack.empty()) {
+    tasks_.push_back(std::move(stack.back()));
+    stack.pop_back();
+    const auto children = by_parent.find(tasks_.back()->pid());
+    if (children == by_parent.end()) {
+      continue;
+    }
+    for (auto child = children->second.rbegin(); child != children->second.rend(); ++child) {
+      stack.push_back(std::move(*child));
+    }
+    by_parent.erase(children);
+  }
+  // Whoever is left belongs to somebody outside by now, because its parent died: its destructor lets it go.
+  for (const auto& [parent, orphans] : by_parent) {
+    for (const auto& orphan : orphans) {
+      by_pid_.erase(orphan->pid());
+    }
+  }
+}
+
+compel_task* compel_tree::find(pid_t pid) const {
+  const auto found = by_pid_.find(pid);
+  return found == by_pid_.end() ? nullptr : found->second;
+}
+
+void compel_tree::release(compel_final final_state) {
+  std::exception_ptr failure;
+  if (final_state == COMPEL_KILL) {
+    for (const auto& task : tasks_) {
+      task->kill_threads();
+    }
+  }
+  // Children first: the init of a pid namespace dies only after everybody in it has been reaped, and a parent should not
+  // see a child that is not yet as it was.
+  for (auto task = tasks_.rbegin(); task != tasks_.rend(); ++task) {
+    try {
+      final_state == COMPEL_KILL ? (*task)->reap() : (*task)->release(final_state);
+    } catch (...) {
+      if (!failure) {
+        failure = std::current_exception();
+      }
+    }
+  }
+  if (failure) {
+    std::rethrow_exception(failure);
+  }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#pragma once
+
+#include "task.hpp"
+
+struct compel_tree {
+ public:
+  // With `whole` the descendants too. Throws, and then everything goes on as it was.
+  compel_tree(pid_t root, bool whole, unsigned timeout_seconds);
+  ~compel_tree();
+
+  std::vector<std::unique_ptr<compel_task>>& tasks() { return tasks_; }
+  compel_task* find(pid_t pid) const;
+  void release(compel_final final_state);
+
+ private:
+  void add(pid_t pid, pid_t ppid);
+  bool scan(bool whole);
+  void wait_for_all(std::uint64_t deadline);
+  void arrange(pid_t root);
+
+  std::vector<std::unique_ptr<compel_task>> tasks_;
+  std::unordered_map<pid_t, compel_task*> by_pid_;
+};

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "stubs.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "procfs.hpp"
+
+namespace compel {
+namespace {
+
+constexpr std::uint64_t page = 4096;
+constexpr std::size_t enough_candidates = 8;
+
+// One word that tells this process from every other one of this boot.
+std::uint64_t start_time_of(pid_t pid) {
+  const auto stat = procfs::stat(pid);
+  return stat && !stat->dead() ? stat->start_time : 0;
+}
+
+arch::StubData data_of(const unsigned char* stub) {
+  arch::StubData data;
+  std::memcpy(&data, stub + arch::stub_code_size(), sizeof data);
+  return data;
+}
+
+}  // namespace
+
+void read_memory(int mem, std::uint64_t address, void* buffer, std::size_t size) {
+  auto* to = static_cast<char*>(buffer);
+  while (size != 0) {
+    const ssize_t got = ::pread(mem, to, size, static_cast<off_t>(address));
+    if (got <= 0) {
+      throw base::Error("read memory", "address " + std::to_string(address), got < 0 && errno != EIO ? errno : EFAULT);
+    }
+    to += got;
+    address += static_cast<std::uint64_t>(got);
+    size -= static_cast<std::size_t>(got);
+  }
+}
+
+void write_memory(int mem, std::uint64_t address, const void* buffer, std::size_t size) {
+  const auto* from = static_cast<const char*>(buffer);
+  while (size != 0) {
+    const ssize_t done = ::pwrite(mem, from, size, static_cast<off_t>(address));
+    if (done <= 0) {
+      throw base::Error("write memory", "address " + std::to_string(address), done < 0 && errno != EIO ? errno : EFAULT);
+    }
+    from += done;
+    address += static_cast<std::uint64_t>(done);
+    size -= static_cast<std::size_t>(done);
+  }
+}
+
+std::vector<unsigned char> make_stub(const user_regs_struct& home, std::uint64_t mask, std::uint64_t unmap_base) {
+  static const std::uint64_t our_start = start_time_of(::getpid());
+  std::vector<unsigned char> bytes(arch::compel_stub_begin, arch::compel_stub_end);
+  arch::StubData data = data_of(bytes.data());
+  arch::fill_home(data, home, mask);
+  data.owner = static_cast<std::uint64_t>(::getpid());
+  data.owner_start = our_start;
+  data.unmap_base = unmap_base;
+  std::memcpy(bytes.data() + arch::stub_code_size(), &data, sizeof data);
+  return bytes;
+}
+
+Stub::Stub(Stub&& other) noexcept : mem_(other.mem_), address_(std::exchange(other.address_, 0)) {}
+
+Stub& Stub::operator=(Stub&& other) noexcept {
+  if (this != &other) {
+    clear();
+    mem_ = other.mem_;
+    address_ = std::exchange(other.address_, 0);
+  }
+  return *this;
+}
+
+void Stub::clear() noexcept {
+  if (address_ != 0) {
+    const std::vector<unsigned char> zeros(arch::stub_size());
+    // A failure means that the task has no memory any more.
+    (void)!::pwrite(mem_, zeros.data(), zeros.size(), static_cast<off_t>(std::exchange(address_, 0)));
+  }
+}
+
+// The tail of the last page of the vDSO, which the kernel maps in whole pages; else of other program files. A private
+// mapping only: what is written must not reach the file.
+void StubRoom::find_candidates(pid_t pid, int mem) {
+  const std::size_t step = (arch::stub_size() + 15) & ~std::size_t{15};
+  std::vector<procfs::Area> areas = procfs::areas(pid);
+  std::stable_partition(areas.begin(), areas.end(), [](const procfs::Area& area) { return area.name == "[vdso]"; });
+  for (const procfs::Area& area : areas) {
+    const bool vdso = area.name == "[vdso]";
+    if (!area.read || !area.execute || area.write || area.shared || !(vdso || area.file)) {
+      continue;
+    }
+    unsigned char tail[page];
+    if (::pread(mem, tail, sizeof tail, static_cast<off_t>(area.end - page)) != static_cast<ssize_t>(sizeof tail)) {
+      continue;
+    }
+    // From the end: zeros, and stubs of others.
+    for (std::size_t at = page; at >= step;) {
+      at -= step;
+      const unsigned char* bytes = tail + at;
+      const bool zeros = std::all_of(bytes, bytes + step, [](unsigned char byte) { return byte == 0; });
+      if (!zeros && std::memcmp(bytes, arch::compel_stub_begin, arch::stub_code_size()) != 0) {
+        break;
+      }
+      candidates_.push_back(area.end - page + at);
+    }
+    if (candidates_.size() >= enough_candidates) {
+      break;
+    }
+  }
+  searched_ = true;
+}
+
+// Zeros are. A stub is when its master is dead and nobody can be on the way home through it any more.
+bool StubRoom::usable(pid_t pid, int mem, std::uint64_t address,
+                      const std::vector<std::unique_ptr<Thread>>& threads) const {
+  std::vector<unsigned char> bytes(arch::stub_size());
+  read_memory(mem, address, bytes.data(), bytes.size());
+  if (std::all_of(bytes.begin(), bytes.end(), [](unsigned char byte) { return byte == 0; })) {
+    return true;
+  }
+  if (std::memcmp(bytes.data(), arch::compel_stub_begin, arch::stub_code_size()) != 0) {
+    return false;
+  }
+  const arch::StubData data = data_of(bytes.data());
+  if (start_time_of(static_cast<pid_t>(data.owner)) == data.owner_start) {
+    return false;  // alive, be it another thread of ours or another task on the same memory
+  }
+  for (const auto& thread : threads) {
+    if (!thread->gone() && thread->saved().registers.rip - address < bytes.size()) {
+      return false;
+    }
+  }
+  const std::vector<procfs::Area> areas = procfs::areas(pid);
+  return data.unmap_base == 0 || std::none_of(areas.begin(), areas.end(), [&](const procfs::Area& area) {
+           return area.begin <= data.unmap_base && data.unmap_base < area.end;
+         });
+}
+
+Stub StubRoom::place(pid_t pid, int mem, const std::vector<std::unique_ptr<Thread>>& threads,
+                     const std::vector<unsigned char>& bytes) {
+  if (!searched_) {
+    find_candidates(pid, mem);
+  }
+  for (const std::uint64_t address : candidates_) {
+    if (usable(pid, mem, address, threads)) {
+      // The data before the code: a stub that looks like one is complete.
+      const std::size_t code = arch::stub_code_size();
+      write_memory(mem, address + code, bytes.data() + code, bytes.size() - code);
+      write_memory(mem, address, bytes.data(), code);
+      return Stub(mem, address);
+    }
+  }
+  throw base::Error("enter", procfs::describe(pid), EOPNOTSUPP,
+                    "no unused bytes in an executable private mapping for the way back");
+}
+
+}  // namespace compel

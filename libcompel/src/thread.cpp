@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "thread.hpp"
+
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include <arch/stub.hpp>
+
+#include <cstring>
+
+#include "procfs.hpp"
+
+namespace compel {
+namespace {
+
+constexpr int get_rseq_configuration = 0x420f;  // Linux 5.13
+constexpr int suspend_seccomp = 1 << 21;
+constexpr unsigned regset_xstate = 0x202, regset_shadow_stack = 0x204;
+
+// Left unblocked while something runs: for a fault whose signal is blocked the kernel would reset the task's handler.
+constexpr std::uint64_t signal_bit(int number) { return std::uint64_t{1} << (number - 1); }
+constexpr std::uint64_t fault_signals = signal_bit(SIGSEGV) | signal_bit(SIGBUS) | signal_bit(SIGILL) |
+                                        signal_bit(SIGFPE) | signal_bit(SIGTRAP) | signal_bit(SIGSYS);
+
+struct RseqConfiguration {
+  std::uint64_t pointer;
+  std::uint32_t size, signature, flags, padding;
+};
+
+struct RseqSection {
+  std::uint32_t version, flags;
+  std::uint64_t start, length, abort_ip;
+};
+
+long request(int what, pid_t tid, std::uintptr_t address, std::uintptr_t data) {
+  return ::syscall(SYS_ptrace, what, tid, address, data);
+}
+std::uintptr_t as_word(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
+
+bool regset(int what, pid_t tid, unsigned type, void* data, std::size_t& size) {
+  iovec vector{data, size};
+  const bool done = request(what, tid, type, as_word(&vector)) == 0;
+  size = vector.iov_len;
+  return done;
+}
+
+}  // namespace
+
+Crash::Crash(const std::string& object, const siginfo_t& info, std::uint64_t ip)
+    : base::Error("run", object, EFAULT,
+                  std::string("it got ") + ::strsignal(info.si_signo) + " at address " +
+                      std::to_string(reinterpret_cast<std::uintptr_t>(info.si_addr)) + ", instruction " +
+                      std::to_string(ip)) {}
+
+std::string Thread::describe() const { return procfs::describe(pid_, tid_); }
+
+bool Thread::seize() {
+  // A filter of the task is not made for our calls. Whoever may not suspend it gets the thread without that: the filter
+  // then decides about each call.
+  const std::uintptr_t options = PTRACE_O_TRACESYSGOOD;
+  if (request(PTRACE_SEIZE, tid_, 0, options | suspend_seccomp) != 0 &&
+      request(PTRACE_SEIZE, tid_, 0, options) != 0) {
+    const int error = errno;
+    const auto about = procfs::stat(tid_);
+    if (error == ESRCH || !about || about->dead()) {
+      gone_ = true;
+      return false;
+    }
+    const long tracer = procfs::status_number(tid_, "TracerPid");
+    if (tracer > 0) {
+      throw base::Error("seize", describe(), EBUSY, "it is traced by " + procfs::describe(static_cast<pid_t>(tracer)));
+    }
+    throw base::Error("seize", describe(), error, error == EPERM ? "CAP_SYS_PTRACE over the task is needed" : "");
+  }
+  seized_ = true;
+  return true;
+}
+
+void Thread::interrupt() {
+  if (request(PTRACE_INTERRUPT, tid_, 0, 0) != 0 && errno != ESRCH) {
+    throw base::Error("interrupt", describe(), errno);
+  }
+}
+
+Stop Thread::wait(int flags) {
+  int status = 0;
+  if (own_child_) {
+    // Our own child: waiting for its end would take the zombie away from the program we are part of.
+    siginfo_t info{};
+    const int looked = ::waitid(P_PID, static_cast<id_t>(tid_), &info, WSTOPPED | WEXITED | WNOWAIT | __WALL | flags);
+    if (looked == 0 && info.si_pid == 0) {
+      return {};
+    }
+    if (looked == 0 && info.si_code != CLD_TRAPPED && info.si_code != CLD_STOPPED) {
+      gone_ = true;
+      return {Stop::gone, 0};
+    }
+  }
+  pid_t result;
+  do {
+    result = ::waitpid(tid_, &status, __WALL | flags);
+  } while (result < 0 && errno == EINTR);
+  if (result == 0) {
+    return {};
+  }
+  if (result < 0 || WIFEXITED(status) || WIFSIGNALED(status)) {
+    gone_ = true;
+    stopped_ = false;
+    return {Stop::gone, 0};
+  }
+  const int signal_number = WSTOPSIG(status);
+  if (status >> 16 == PTRACE_EVENT_STOP) {
+    return {Stop::trap, signal_number};
+  }
+  if (signal_number == (SIGTRAP | 0x80)) {
+    return {Stop::system_call, 0};
+  }
+  return {Stop::signal, signal_number};
+}
+
+bool Thread::settle() {
+  for (;;) {
+    const Stop stop = wait(WNOHANG);
+    switch (stop.kind) {
+      case Stop::none:
+        return false;
+      case Stop::gone:
+        return true;
+      case Stop::trap:
+        stopped_ = true;
+        stop_signal_ = stop.signal_number == SIGTRAP ? 0 : stop.signal_number;
+        return true;
+      case Stop::system_call:
+        resume(PTRACE_CONT);
+        break;
+      case Stop::signal:
+        // It was on its way before us: it is delivered, and the trap that is pending comes before the handler's first
+        // instruction.
+        resume(PTRACE_CONT, stop.signal_number);
+        break;
+    }
+  }
+}
+
+void Thread::resume(int what, int signal_number) {
+  if (request(what, tid_, 0, static_cast<std::uintptr_t>(signal_number)) != 0 && errno != ESRCH) {
+    throw base::Error("resume", describe(), errno);
+  }
+}
+
+user_regs_struct Thread::current_registers() const {
+  user_regs_struct registers{};
+  if (request(PTRACE_GETREGS, tid_, 0, as_word(&registers)) != 0) {
+    if (errno == ESRCH) {
+      throw Gone("read registers", describe(), ESRCH);
+    }
+    throw base::Error("read registers", describe(), errno);
+  }
+  return registers;
+}
+
+void Thread::set_registers(const user_regs_struct& registers) {
+  if (request(PTRACE_SETREGS, tid_, 0, as_word(&registers)) != 0) {
+    if (errno == ESRCH) {
+      throw Gone("set registers", describe(), ESRCH);
+    }
+    throw base::Error("set registers", describe(), errno);
+  }
+}
+
+const Saved& Thread::saved() {
+  if (saved_) {
+    return *saved_;
+  }
+  if (gone_) {
+    throw Gone("read registers", describe(), ESRCH);
+  }
+  auto fresh = std::make_unique<Saved>();
+  fresh->registers = current_registers();
+  fresh->home = fresh->registers;
+  if (request(PTRACE_GETSIGMASK, tid_, sizeof fresh->mask, as_word(&fresh->mask)) != 0) {
+    throw base::Error("read the signal mask", describe(), errno);
+  }
+  std::size_t size = sizeof fresh->shadow_stack;
+  if (!regset(PTRACE_GETREGSET, tid_, regset_shadow_stack, &fresh->shadow_stack, size)) {
+    fresh->shadow_stack = 0;
+  }
+  saved_ = std::move(fresh);
+  read_rseq();
+  return *saved_;
+}
+
+void Thread::read_rseq() {
+  RseqConfiguration configuration{};
+  if (request(get_rseq_configuration, tid_, sizeof configuration, as_word(&configuration)) < 0) {
+    return;
+  }
+  compel_rseq_info& rseq = saved_->rseq;
+  saved_->rseq_known = true;
+  rseq.pointer = configuration.pointer;
+  rseq.size = configuration.size;
+  rseq.signature = configuration.signature;
+  if (rseq.pointer == 0) {
+    return;
+  }
+  const auto peek = [this](std::uint64_t address, void* to, std::size_t size) {
+    const iovec local{to, size}, remote{reinterpret_cast<void*>(address), size};
+    return ::process_vm_readv(tid_, &local, 1, &remote, 1, 0) == static_cast<ssize_t>(size);
+  };
+  constexpr std::uint64_t section_field = 8;  // of struct rseq
+  RseqSection section{};
+  if (!peek(rseq.pointer + section_field, &rseq.critical_section, 8) || rseq.critical_section == 0 ||
+      !peek(rseq.critical_section, &section, sizeof section)) {
+    return;
+  }
+  rseq.start = section.start;
+  rseq.length = section.length;
+  rseq.abort_ip = section.abort_ip;
+  rseq.inside = saved_->registers.rip - section.start < section.length ? 1 : 0;
+  if (rseq.inside != 0) {
+    // The kernel would send it there by itself, but only if it found it inside: it will see the thread somewhere else
+    // first, and forget the section.
+    saved_->home.rip = section.abort_ip;
+  }
+}
+
+void Thread::set_home(const user_regs_struct& registers) {
+  saved();
+  set_registers(registers);
+  saved_->home = registers;
+}
+
+user_regs_struct Thread::stub_registers() {
+  user_regs_struct registers = saved().home;
+  bool compat = false;
+  if (arch::restarting(registers)) {
+    std::uint8_t instruction[2] = {0, 0};
+    const iovec local{instruction, 2}, remote{reinterpret_cast<void*>(registers.rip - 2), 2};
+    compat = ::process_vm_readv(tid_, &local, 1, &remote, 1, 0) == 2 && instruction[0] == 0xcd && instruction[1] == 0x80;
+  }
+  arch::apply_restart(registers, compat);
+  return registers;
+}
+
+void Thread::keep_vectors() {
+  saved();
+  std::vector<std::byte> state(arch::xsave_size());
+  std::size_t size = state.size();
+  if (!regset(PTRACE_GETREGSET, tid_, regset_xstate, state.data(), size)) {
+    throw base::Error("read vector registers", describe(), errno);
+  }
+  state.resize(size);
+  saved_->vectors = std::move(state);
+}
+
+void Thread::borrow(std::uint64_t stub) {
+  const Saved& was = saved();
+  if (!arch::is_64bit(was.home)) {
+    throw base::Error("enter", describe(), EOPNOTSUPP, "it runs 32-bit code");
+  }
+  // First the registers: should we die now, it goes home through the stub, which sets the mask too.
+  set_registers(arch::stub_home(was.home, stub));
+  const std::uint64_t mask = ~fault_signals | was.mask;
+  if (request(PTRACE_SETSIGMASK, tid_, sizeof mask, as_word(&mask)) != 0) {
+    const int error = errno;
+    set_registers(was.home);
+    throw base::Error("block signals", describe(), error);
+  }
+}
+
+void Thread::give_back(std::uint64_t stub) {
+  if (!saved_->vectors.empty()) {
+    std::size_t size = saved_->vectors.size();
+    if (!regset(PTRACE_SETREGSET, tid_, regset_xstate, saved_->vectors.data(), size)) {
+      throw base::Error("set vector registers", describe(), errno);
+    }
+    saved_->vectors.clear();
+  }
+  if (saved_->shadow_stack != 0) {
+    std::size_t size = sizeof saved_->shadow_stack;
+    regset(PTRACE_SETREGSET, tid_, regset_shadow_stack, &saved_->shadow_stack, size);
+  }
+  set_registers(arch::stub_home(saved_->home, stub));
+  if (request(PTRACE_SETSIGMASK, tid_, sizeof saved_->mask, as_word(&saved_->mask)) != 0) {
+    throw base::Error("set the signal mask", describe(), errno);
+  }
+  set_registers(saved_->home);
+}
+
+siginfo_t Thread::signal_info() const {
+  siginfo_t info{};
+  request(PTRACE_GETSIGINFO, tid_, 0, as_word(&info));
+  return info;
+}
+
+bool Thread::is_fault(const siginfo_t& info) {
+  switch (info.si_signo) {
+    case SIGSEGV:
+    case SIGBUS:
+    case SIGILL:
+    case SIGFPE:
+    case SIGTRAP:
+    case SIGSYS:
+      return info.si_code > 0;  // from the kernel, for what the thread did
+    default:
+      return false;
+  }
+}
+
+void Thread::hold(const siginfo_t& info) {
+  if (info.si_signo == SIGSTOP) {
+    stop_again_ = true;
+  } else {
+    held_.push_back(info);
+  }
+}
+
+Stop Thread::next(int what) {
+  for (;;) {
+    resume(what);
+    const Stop stop = wait(0);
+    if (stop.kind == Stop::gone) {
+      throw Gone("run", describe(), ESRCH, "it died meanwhile");
+    }
+    if (stop.kind != Stop::signal) {
+      return stop;
+    }
+    const siginfo_t info = signal_info();
+    if (is_fault(info)) {
+      throw Crash(describe(), info, current_registers().rip);
+    }
+    hold(info);
+  }
+}
+
+Stop Thread::poll() {
+  for (;;) {
+    const Stop stop = wait(WNOHANG);
+    if (stop.kind == Stop::gone) {
+      throw Gone("run", describe(), ESRCH, "it died meanwhile");
+    }
+    if (stop.kind == Stop::none) {
+      return stop;
+    }
+    if (stop.kind == Stop::signal) {
+      const siginfo_t info = signal_info();
+      if (is_fault(info)) {
+        throw Crash(describe(), info, current_registers().rip);
+      }
+      hold(info);
+    }
+    // A trap here is a group stop that somebody has started; the thread is ours for now and works on.
+    resume(PTRACE_CONT);
+  }
+}
+
+void Thread::stop_crashed() {
+  interrupt();
+  resume(PTRACE_CONT);  // the signal is dropped, and the trap that is pending now comes before any instruction
+  while (wait(0).kind != Stop::trap) {
+    if (gone_) {
+      throw Gone("stop", describe(), ESRCH, "it died meanwhile");
+    }
+    resume(PTRACE_CONT);
+  }
+}
+
+void Thread::stop_inside() {
+  interrupt();
+  await_trap();
+}
+
+void Thread::await_trap() {
+  for (;;) {
+    const Stop stop = wait(0);
+    if (stop.kind == Stop::gone) {
+      throw Gone("stop", describe(), ESRCH, "it died meanwhile");
+    }
+    if (stop.kind == Stop::trap) {
+      return;
+    }
+    if (stop.kind == Stop::signal) {
+      const siginfo_t info = signal_info();
+      if (!is_fault(info)) {
+        hold(info);
+      }
+    }
+    resume(PTRACE_CONT);
+  }
+}
+
+bool Thread::detach() noexcept {
+  if (!seized_ || gone_) {
+    return true;
+  }
+  if (!stopped_ && !settle()) {
+    return false;
+  }
+  for (siginfo_t& info : held_) {
+    if (::syscall(SYS_rt_tgsigqueueinfo, pid_, tid_, info.si_signo, &info) != 0) {
+      ::syscall(SYS_tgkill, pid_, tid_, info.si_signo);  // the kernel lets nobody pretend to be it
+    }
+  }
+  if (stop_again_) {
+    ::kill(pid_, SIGSTOP);
+  }
+  request(PTRACE_DETACH, tid_, 0, 0);
+  seized_ = false;
+  return true;
+}
+
+void Thread::reap_killed() noexcept {
+  if (!seized_ || gone_) {
+    return;
+  }
+  // A traced thread that dies waits for its tracer first; the zombie of the process is then for its parent.
+  for (;;) {
+    const Stop stop = wait(0);
+    if (stop.kind == Stop::gone) {
+      return;
+    }
+    request(PTRACE_CONT, tid_, 0, 0);
+  }
+}
+
+}  // namespace compel
