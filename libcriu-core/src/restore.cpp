@@ -33,6 +33,7 @@ pid_t restore(const Options& options) {
   RestoreContext context{.options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
   task::Master master(context, family);   // the memory shared with the tasks, the gates of the stages
   memory::restore_shared_objects(context);
+  files::prepare(context);
 
   const auto root = master.start(options.sibling);
   master.finish(restorer::Stage::forked);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "files/objects.hpp"
 #include "files/plan.hpp"
 #include "image/directory.hpp"
 #include "memory/areas.hpp"
@@ -27,6 +28,7 @@ struct RestoreContext {
   // Every address that some task of the tree needs, so that what is parked beside is in nobody's way.
   std::vector<memory::Interval> needed_addresses;
   files::Plan files;
+  files::Objects objects;
   // Shared memory objects by their id, made by the master before the first task.
   std::map<std::uint64_t, base::Fd> shared_objects;
 

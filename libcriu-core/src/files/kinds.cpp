@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "files/pipe.hpp"
 #include "files/regular.hpp"
 
 namespace criu::files {
@@ -10,6 +11,7 @@ namespace {
 
 // Asked in this order at dump, so the more particular stand before the more general.
 const Kind* const table[] = {
+    &pipe_kind,
     &regular_kind,
 };
 
