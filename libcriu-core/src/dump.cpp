@@ -95,6 +95,9 @@ void dump(const Options& options) {
   stop_at_obstacles(context);
   seal(context, all.ids);
   tree.release(options.final_state);
+  if (options.final_state != FinalState::running) {
+    all.files.keep_links();
+  }
   LOG_INFO("Dumping finished successfully");
 }
 

@@ -32,7 +32,7 @@ pid_t restore(const Options& options) {
   task::Family family(checkpoint);
   RestoreContext context{.options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
   task::Master master(context, family);   // the memory shared with the tasks, the gates of the stages
-  memory::restore_shared_objects(context);
+  context.shared_objects.restore(context);
   files::prepare(context);
 
   const auto root = master.start(options.sibling);
@@ -46,10 +46,12 @@ pid_t restore(const Options& options) {
   handover.attach();
   master.open(restorer::Stage::rebuilt);
   master.wait(restorer::Stage::ready);
+  context.shared_objects.seal();  // everything is mapped by now
   handover.stop();
   handover.put_registers();
   handover.release(options.final_state == FinalState::stopped);
   master.disown();
+  context.objects.remaps.unlink_links();
   LOG_INFO("Restore finished successfully. Tasks resumed.");
   return root;
 }

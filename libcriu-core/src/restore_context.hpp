@@ -2,7 +2,6 @@
 // What the master and all tasks of one restore share. Forked tasks have a copy of everything but `shared`.
 #pragma once
 
-#include <map>
 #include <vector>
 
 #include "base/fd.hpp"
@@ -10,6 +9,7 @@
 #include "files/plan.hpp"
 #include "image/directory.hpp"
 #include "memory/areas.hpp"
+#include "memory/shared.hpp"
 #include "options.hpp"
 #include "restorer/plan.hpp"
 #include "task/checkpoint.hpp"
@@ -29,8 +29,7 @@ struct RestoreContext {
   std::vector<memory::Interval> needed_addresses;
   files::Plan files;
   files::Objects objects;
-  // Shared memory objects by their id, made by the master before the first task.
-  std::map<std::uint64_t, base::Fd> shared_objects;
+  memory::SharedObjects shared_objects;
 
   // Moves a descriptor out of the way of the restored ones.
   base::Fd internal(base::Fd fd) const;

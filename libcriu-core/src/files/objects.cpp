@@ -8,6 +8,7 @@ namespace criu::files {
 void prepare(RestoreContext& context) {
   context.objects.pipe_queues = Queues(context, image::type::pipes_data);
   context.objects.fifo_queues = Queues(context, image::type::fifo_data);
+  context.objects.remaps = Remaps(context);
 }
 
 }  // namespace criu::files

@@ -3,12 +3,14 @@
 #pragma once
 
 #include "files/queues.hpp"
+#include "files/removed.hpp"
 
 namespace criu::files {
 
 struct Objects {
   Queues pipe_queues;
   Queues fifo_queues;
+  Remaps remaps;
 };
 
 // Reads the images of queues and removed files; what the tasks will open is made here.

@@ -4,12 +4,14 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <pipe-data.pb.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <limits>
 #include <numeric>
 
 #include "base/error.hpp"
+#include "files/saver.hpp"
 #include "restore_context.hpp"
 
 namespace criu::files {
@@ -30,6 +32,24 @@ void write_part(int writer, const std::vector<std::byte>& bytes, std::size_t fro
     }
     from += static_cast<std::size_t>(check(done, "fill", what));
   }
+}
+
+// Reads a copy of what is in the pipe, which keeps it. Returns how much each read brought: packets come one by one.
+std::vector<std::uint32_t> read_copy(int reader, int size, std::vector<std::byte>& bytes, const std::string& what) {
+  int numbers[2];
+  check(::pipe2(numbers, O_CLOEXEC | O_NONBLOCK), "make a pipe to look into", what);
+  const base::Fd ends[2] = {base::Fd(numbers[0]), base::Fd(numbers[1])};
+  check(::fcntl(ends[1].get(), F_SETPIPE_SZ, size), "make as large a pipe as", what);
+  if (check(::tee(reader, ends[1].get(), bytes.size(), SPLICE_F_NONBLOCK), "look into", what) != static_cast<ssize_t>(bytes.size())) {
+    throw Error("look into", what + ": somebody reads it meanwhile", 0);
+  }
+  std::vector<std::uint32_t> sizes;
+  for (std::size_t done = 0; done < bytes.size();) {
+    const auto got = check(::read(ends[0].get(), bytes.data() + done, bytes.size() - done), "read the copy of", what);
+    sizes.push_back(static_cast<std::uint32_t>(got));
+    done += static_cast<std::size_t>(got);
+  }
+  return sizes;
 }
 
 }  // namespace
@@ -85,6 +105,32 @@ void fill_queue(int writer, const Queue& queue, const std::string& what) {
   }
   write_part(writer, bytes, at, bytes.size(), what);
   check(::fcntl(writer, F_SETFL, 0), "prepare", what);
+}
+
+void save_queue(Saver& saver, const image::Type& type, int reader, std::uint32_t pipe_id, const std::string& what) {
+  if (!saver.first_queue(type, pipe_id)) {
+    return;
+  }
+  const auto size = check(::fcntl(reader, F_GETPIPE_SZ), "read the size of", what);
+  int waiting = 0;
+  check(::ioctl(reader, FIONREAD, &waiting), "look into", what);
+  images::pipe_data_entry entry;
+  entry.set_pipe_id(pipe_id);
+  entry.set_size(static_cast<std::uint32_t>(size));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(waiting));
+  if (waiting > 0) {
+    const auto sizes = read_copy(reader, size, bytes, what);
+    // Streams come in one piece, but for those larger than a read.
+    if ((check(::fcntl(reader, F_GETFL), "read flags of", what) & O_DIRECT) != 0 || sizes.size() > 1) {
+      for (const auto packet : sizes) {
+        entry.add_packets(packet);
+      }
+    }
+  }
+  entry.set_bytes(static_cast<std::uint32_t>(waiting));
+  auto& image = saver.image(type);
+  image.write(entry);
+  image.raw(bytes);
 }
 
 }  // namespace criu::files

@@ -235,8 +235,7 @@ void save_pages(DumpContext& context, const procfs::Task& task, std::uint64_t nu
   }
   const auto collected = clock::now();
 
-  static std::uint32_t next_pages_id = 1;
-  const auto pages_id = next_pages_id++;
+  const auto pages_id = context.new_pages_id();
   const auto file = context.images.create_raw(image::type::pages, pages_id);
   const auto mem = task.open("mem", O_RDONLY);
   PageWriter writer(task.pid(), mem.get(), file.get());

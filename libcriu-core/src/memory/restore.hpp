@@ -19,9 +19,6 @@ struct TaskImage;
 
 namespace memory {
 
-// Creates every shared memory object of the checkpoint in the master, with its contents.
-void restore_shared_objects(RestoreContext&);
-
 class Restored {
  public:
   // Maps and fills the private areas of the task. Areas that the parent has too, at the same place and of the same
@@ -45,6 +42,7 @@ class Restored {
   void read_pages(const TaskImage&, const Pagemap&, const Restored* parent);
   const Parked* find(std::uint64_t address) const;
   int file_for(const RestoreContext&, const TaskImage&, const images::vma_entry&);
+  int shared_file_for(const RestoreContext&, const TaskImage&, const images::vma_entry&);
 
   std::vector<Parked> parked_;  // ascending by vma start
   std::vector<Run> runs_;       // what was filled, for the children
