@@ -5,9 +5,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-
+#include "action_scripts.hpp"
 #include "log.hpp"
 #include "namespaces/time.hpp"
+#include "stats.hpp"
 #include "task/dump.hpp"
 
 namespace criu {
@@ -51,13 +52,29 @@ void stop_at_obstacles(const DumpContext& context) {
   throw Error("cannot dump", fmt::format("{} things are in the way:{}", context.obstacles.size(), all), 0);
 }
 
+void save_memory(DumpContext& context, const task::FrozenTree& tree, std::vector<task::SavedTask>& saved, memory::PageStats& stats) {
+  for (std::size_t i = 0; i < saved.size(); ++i) {
+    const auto& task = tree.tasks()[i];
+    if (task.state != TaskState::dead) {
+      const auto number = static_cast<std::uint64_t>(task.pid);
+      memory::save_pages(context, procfs::Task(task.pid), number, saved[i].stack_pointers, saved[i].mm, stats);
+      context.images.put(image::type::mm, number, saved[i].mm);
+    }
+  }
+}
+
 }  // namespace
 
 void dump(const Options& options) {
   const image::Directory images(options.images_dir);
   DumpContext context{options, images, {}};
+  run_scripts(options, Event::pre_dump, {images.fd(), options.tree});
   unseal(images);
+  const Stopwatch freezing;
   task::FrozenTree tree(options.tree, options.timeout);
+  images::dump_stats_entry stats;
+  stats.set_freezing_time(freezing.microseconds());
+  const Stopwatch frozen;
   task::Collected all(context);
 
   task::save_tree(context, tree);
@@ -66,21 +83,22 @@ void dump(const Options& options) {
     context.attempt([&] { saved[i] = task::save_task(context, tree, i, all); });
   }
   stop_at_obstacles(context);  // before the long part
-
-  for (std::size_t i = 0; i < saved.size(); ++i) {
-    const auto& frozen = tree.tasks()[i];
-    if (frozen.state == TaskState::dead) {
-      continue;
-    }
-    memory::save_pages(context, procfs::Task(frozen.pid), static_cast<std::uint64_t>(frozen.pid), saved[i].stack_pointers, saved[i].mm, all.pages);
-    images.put(image::type::mm, static_cast<std::uint64_t>(frozen.pid), saved[i].mm);
-  }
+  save_memory(context, tree, saved, all.pages);
   all.files.finish();
   images.put(image::type::seccomp, 0, all.seccomp);
-  namespaces::save_clocks(images, procfs::Task(options.tree), all.ids.of(options.tree, procfs::Task(options.tree)), all.ids.own());
+  const procfs::Task root(options.tree);
+  namespaces::save_clocks(images, root, all.ids.of(options.tree, root), all.ids.own());
   stop_at_obstacles(context);
   seal(context, all.ids);
+  run_scripts(options, Event::post_dump, {images.fd(), options.tree});
+
   tree.release(options.final_state);
+  if (options.final_state != FinalState::running) {
+    all.files.keep_links();
+  }
+  stats.set_frozen_time(frozen.microseconds());
+  all.pages.fill(stats);
+  finish_stats(options, stats);
   LOG_INFO("Dumping finished successfully");
 }
 

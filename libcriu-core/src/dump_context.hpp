@@ -2,6 +2,7 @@
 // What all parts of one dump share.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "base/error.hpp"
@@ -15,6 +16,9 @@ struct DumpContext {
   const image::Directory& images;
   // Everything found to be in the way: told to the user at once, not one a run.
   std::vector<base::Error> obstacles;
+  // Numbers of pages files: one for each address space or shared object.
+  std::uint32_t last_pages_id = 0;
+  std::uint32_t new_pages_id() { return ++last_pages_id; }
 
   // Runs a step for one object; its Error is kept and the others get their turn.
   template <typename Step>

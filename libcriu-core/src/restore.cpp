@@ -40,7 +40,8 @@ pid_t restore(const Options& options) {
   RestoreContext context{.options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
   run_scripts(options, Event::pre_restore, {context.images.fd(), 0});
   task::Master master(context, family);  // the memory shared with the tasks, the gates of the stages
-  memory::restore_shared_objects(context);
+  context.shared_objects.restore(context);
+  files::prepare(context);
 
   const Stopwatch forking;
   const auto root = [&] {
@@ -59,6 +60,7 @@ pid_t restore(const Options& options) {
   handover.attach();
   master.open(restorer::Stage::rebuilt);
   master.wait(restorer::Stage::ready);
+  context.shared_objects.seal();  // everything is mapped by now
   run_scripts(options, Event::post_restore, scripts);
   write_pidfile(options, root);
   handover.stop();
@@ -66,6 +68,7 @@ pid_t restore(const Options& options) {
   run_scripts(options, Event::pre_resume, scripts);
   handover.release(options.final_state == FinalState::stopped);
   master.disown();
+  context.objects.remaps.unlink_links();
   LOG_INFO("Restore finished successfully. Tasks resumed.");
 
   master.count(stats);

@@ -2,13 +2,14 @@
 // What the master and all tasks of one restore share. Forked tasks have a copy of everything but `shared`.
 #pragma once
 
-#include <map>
 #include <vector>
 
 #include "base/fd.hpp"
+#include "files/objects.hpp"
 #include "files/plan.hpp"
 #include "image/directory.hpp"
 #include "memory/areas.hpp"
+#include "memory/shared.hpp"
 #include "options.hpp"
 #include "restorer/plan.hpp"
 #include "task/checkpoint.hpp"
@@ -27,8 +28,8 @@ struct RestoreContext {
   // Every address that some task of the tree needs, so that what is parked beside is in nobody's way.
   std::vector<memory::Interval> needed_addresses;
   files::Plan files;
-  // Shared memory objects by their id, made by the master before the first task.
-  std::map<std::uint64_t, base::Fd> shared_objects;
+  files::Objects objects;
+  memory::SharedObjects shared_objects;
 
   // Moves a descriptor out of the way of the restored ones.
   base::Fd internal(base::Fd fd) const;

@@ -3,9 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
+#include <tuple>
+#include <unordered_map>
+#include <vector>
 
-#include "dump_context.hpp"
+#include "files/saver.hpp"
 #include "kernel/procfs.hpp"
 
 namespace criu::files {
@@ -18,14 +22,42 @@ struct MappingReference {
 
 class Collector {
  public:
-  explicit Collector(DumpContext& context) : context_(context) {}
+  explicit Collector(DumpContext& context) : context_(context), saver_(context) {}
+
+  // The descriptors of a stopped task, into fdinfo-<files_id>; files that are met for the first time are saved. What
+  // cannot be saved becomes an obstacle, one for each file.
   void collect_table(pid_t pid, std::uint32_t files_id);
+  // The id of the REG (or MEMFD) entry for a link in /proc/PID: exe, cwd, root.
   std::uint32_t reference(const procfs::Task& task, const char* link);
   MappingReference reference_mapping(pid_t pid, const procfs::Area& area);
+
+  // What needs to know all descriptors; then the images are complete.
   void finish();
+  // The names that --link-remap made are to stay: the tree will need them. Else they go with the Collector.
+  void keep_links() { saver_.removed().keep(); }
 
  private:
+  struct Late {
+    const Kind* kind;
+    Description description;
+    images::file_entry entry;
+  };
+  struct Reference {
+    std::uint32_t id;
+    bool memfd;
+  };
+  using Inode = std::tuple<dev_t, ino_t, int>;  // and mount
+
+  void collect_descriptor(pid_t pid, int fds, int infos, int pidfd, int fd, image::Writer& writer);
+  images::fd_types save(Description&, std::uint32_t id);
+  Reference refer(Description&);
+
   DumpContext& context_;
+  Saver saver_;
+  std::unordered_map<std::uint32_t, images::fd_types> types_;  // UND: an obstacle
+  std::map<Inode, Reference> by_inode_;
+  std::map<std::tuple<unsigned, unsigned, std::uint64_t, std::string>, Reference> by_area_;
+  std::vector<Late> late_;
 };
 
 }  // namespace criu::files

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "kernel/procfs_fd.hpp"
 
 namespace criu {
 
@@ -21,14 +22,7 @@ namespace files {
 
 class Saver;
 
-// What /proc/PID/fdinfo says of every descriptor; `text` has the lines of the kind.
-struct FdInfo {
-  std::int64_t pos = 0;
-  unsigned flags = 0;  // status flags and O_CLOEXEC
-  int mnt_id = -1;
-  std::uint64_t ino = 0;
-  std::string text;
-};
+using kernel::FdInfo;
 
 // An open file description that was met for the first time.
 struct Description {
@@ -37,8 +31,9 @@ struct Description {
   std::string link;   // where /proc/PID/fd/N points
   struct stat stat;
   FdInfo info;
-  int own;            // our own copy of the descriptor
-  std::string what() const;  // "fd 7 of task 42 (link)", for messages
+  int own = -1;       // our own copy of the descriptor
+  std::string referrer = {};  // for messages, where it is no descriptor of the task
+  std::string what() const;   // "fd 7 of task 42 (link)", for messages
 };
 
 struct Kind {
@@ -50,6 +45,9 @@ struct Kind {
   // Fills the part of the entry that is the kind's own (its id and owner are there already). What cannot be saved is
   // an Error; the caller goes on to find more of them.
   void (*save)(Saver&, const Description&, images::file_entry&) = nullptr;
+
+  // Completes the entry once all descriptors of all tasks are known; `own` is gone by then. nullptr: nothing to add.
+  void (*save_late)(Saver&, const Description&, images::file_entry&) = nullptr;
 
   // Where the kind keeps the signal owner; nullptr when it has none.
   images::fown_entry* (*owner)(images::file_entry&) = nullptr;

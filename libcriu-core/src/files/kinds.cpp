@@ -2,7 +2,14 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "files/epoll.hpp"
+#include "files/eventfd.hpp"
+#include "files/fifo.hpp"
+#include "files/memfd.hpp"
+#include "files/pipe.hpp"
 #include "files/regular.hpp"
+#include "files/signalfd.hpp"
+#include "files/timerfd.hpp"
 
 namespace criu::files {
 
@@ -10,6 +17,13 @@ namespace {
 
 // Asked in this order at dump, so the more particular stand before the more general.
 const Kind* const table[] = {
+    &pipe_kind,
+    &eventfd_kind,
+    &epoll_kind,
+    &signalfd_kind,
+    &timerfd_kind,
+    &memfd_kind,
+    &fifo_kind,
     &regular_kind,
 };
 
@@ -27,6 +41,8 @@ const Kind& kind_of(const images::file_entry& entry) {
                     fmt::format("file {} is of type {}", entry.id(), images::fd_types_Name(entry.type())), 0);
 }
 
-std::string Description::what() const { return fmt::format("fd {} of task {} ({})", fd, pid, link); }
+std::string Description::what() const {
+  return referrer.empty() ? fmt::format("fd {} of task {} ({})", fd, pid, link) : referrer;
+}
 
 }  // namespace criu::files

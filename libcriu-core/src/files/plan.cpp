@@ -64,6 +64,21 @@ void Plan::make(RestoreContext& context, const TaskImage& task) {
   }
 }
 
+base::Fd Plan::fetch_slot(const RestoreContext& context, std::uint32_t slot, const std::string& what) const {
+  const base::Fd pidfd(static_cast<int>(check(::syscall(SYS_pidfd_open, slots_[slot].pid, 0), "open pidfd for", what)));
+  return context.internal(
+      base::Fd(static_cast<int>(check(::syscall(SYS_pidfd_getfd, pidfd.get(), slots_[slot].fd, 0), "fetch descriptor for", what))));
+}
+
+base::Fd Plan::fetch(const RestoreContext& context, std::uint32_t file_id, const std::string& what) const {
+  for (const auto& [key, slot] : slot_by_id_) {
+    if (key.second == file_id) {
+      return fetch_slot(context, slot, what);
+    }
+  }
+  throw Error("corrupt checkpoint", fmt::format("{}: no task has file {}", what, file_id), 0);
+}
+
 void Plan::collect(RestoreContext& context, const TaskImage& task) {
   std::map<std::uint32_t, base::Fd> fetched;
   for (const auto& fd : task.fds) {
@@ -73,9 +88,7 @@ void Plan::collect(RestoreContext& context, const TaskImage& task) {
     if (source < 0) {
       auto& copy = fetched[slot];
       if (!copy) {
-        const base::Fd pidfd(static_cast<int>(check(::syscall(SYS_pidfd_open, slots_[slot].pid, 0), "open pidfd for", what)));
-        copy = context.internal(base::Fd(static_cast<int>(
-            check(::syscall(SYS_pidfd_getfd, pidfd.get(), slots_[slot].fd, 0), "fetch descriptor for", what))));
+        copy = fetch_slot(context, slot, what);
       }
       source = copy.get();
     }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -46,9 +47,12 @@ class Plan {
   void make(RestoreContext&, const TaskImage&);
   void collect(RestoreContext&, const TaskImage&);
   void connect(RestoreContext&, const TaskImage&);
+  // A descriptor of a file that this task may not have; from `collect` on.
+  base::Fd fetch(const RestoreContext&, std::uint32_t file_id, const std::string& what) const;
 
  private:
   std::uint32_t slot_of(const images::fdinfo_entry&) const;
+  base::Fd fetch_slot(const RestoreContext&, std::uint32_t slot, const std::string& what) const;
 
   std::vector<Group> groups_;
   std::map<std::pair<int, std::uint32_t>, std::uint32_t> slot_by_id_;

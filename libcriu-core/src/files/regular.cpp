@@ -3,9 +3,16 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
-#include "base/error.hpp"
+#include <cstring>
+
+#include "files/build_id.hpp"
+#include "files/common.hpp"
+#include "files/saver.hpp"
 #include "restore_context.hpp"
 
 namespace criu::files {
@@ -14,6 +21,107 @@ using base::check;
 using base::Error;
 
 namespace {
+
+// ---- dump ----
+
+// Not in any header.
+constexpr decltype(statfs::f_type) mqueue_magic = 0x19800202;
+
+bool same_inode(const struct stat& a, const struct stat& b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
+
+bool leads_to(const std::string& path, const struct stat& stat) {
+  struct stat found {};
+  if (::fstatat(AT_FDCWD, path.c_str(), &found, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0) {
+    return false;
+  }
+  // The inodes of /proc come and go with its cache.
+  return same_inode(found, stat) || (path.starts_with("/proc/") && found.st_dev == stat.st_dev);
+}
+
+bool is_device(const struct stat& stat) { return S_ISCHR(stat.st_mode) || S_ISBLK(stat.st_mode); }
+
+// Another node of the same device.
+std::string evade(const struct stat& stat) {
+  for (const char* name : {"null", "zero", "full", "random", "urandom", "mem", "port", "kmsg"}) {
+    struct stat found {};
+    auto path = std::string("/dev/") + name;
+    if (::stat(path.c_str(), &found) == 0 && found.st_rdev == stat.st_rdev && (found.st_mode & S_IFMT) == (stat.st_mode & S_IFMT)) {
+      return path;
+    }
+  }
+  const auto path = fmt::format("/dev/{}/{}:{}", S_ISCHR(stat.st_mode) ? "char" : "block", gnu_dev_major(stat.st_rdev), gnu_dev_minor(stat.st_rdev));
+  char real[PATH_MAX];
+  return ::realpath(path.c_str(), real) != nullptr ? real : "";
+}
+
+// The path to record; where it does not lead to the file any more, what is needed to have the file again.
+std::string find_name(Saver& saver, const Description& description, std::uint32_t id) {
+  constexpr std::string_view deleted = " (deleted)";
+  const auto& stat = description.stat;
+  auto name = description.link;
+  // A name may really end like that; only a look tells.
+  if (leads_to(name, stat)) {
+    return name;
+  }
+  const bool marked = name.ends_with(deleted);
+  if (marked) {
+    name.resize(name.size() - deleted.size());
+  }
+  if (is_device(stat) && saver.dump().options.evasive_devices) {
+    if (auto other = evade(stat); !other.empty()) {
+      return other;
+    }
+  }
+  const auto what = description.what();
+  if (name.starts_with("/proc/")) {
+    throw Error("cannot dump", what + ": the process it tells of is gone", 0);
+  }
+  struct statfs fs {};
+  if (::fstatfs(description.own, &fs) == 0 && fs.f_type == mqueue_magic) {
+    throw Error("not supported by this version", what + " is a message queue", 0);
+  }
+  const Nameless file{id, description.own, stat, name, what};
+  if (stat.st_nlink == 0 || (S_ISDIR(stat.st_mode) && marked)) {
+    saver.removed().save_ghost(saver, file);
+  } else if (S_ISDIR(stat.st_mode)) {
+    throw Error("cannot dump", what + ": its path leads elsewhere", 0, "is it on a mount that is hidden or unmounted?");
+  } else {
+    saver.removed().save_link(saver, file);
+  }
+  return name;
+}
+
+void refuse_device(const Description& description) {
+  constexpr unsigned memory_devices = 1;
+  const auto major = gnu_dev_major(description.stat.st_rdev), minor = gnu_dev_minor(description.stat.st_rdev);
+  if (!S_ISCHR(description.stat.st_mode) || (description.info.flags & O_PATH) != 0 || major == memory_devices) {
+    return;
+  }
+  const bool tun = major == 10 && minor == 200;
+  const bool terminal = major == 4 || major == 5 || major == 188 || major == 204 || (major >= 128 && major <= 143);
+  throw Error("not supported by this version",
+              fmt::format("{} is {}", description.what(), terminal ? "a terminal" : tun ? "a network tunnel" : fmt::format("the device {}:{}, whose state is not known", major, minor)), 0);
+}
+
+void save(Saver& saver, const Description& description, images::file_entry& entry) {
+  refuse_device(description);
+  save_path(saver, description, entry);
+}
+
+// ---- restore ----
+
+void check_build_id(const RestoreContext& context, int fd, const images::reg_file_entry& entry) {
+  if (context.options.file_validation != FileValidation::build_id || entry.build_id_size() == 0) {
+    return;
+  }
+  // The descriptor may be one that cannot be read from.
+  const base::Fd reader(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDONLY | O_CLOEXEC));
+  const auto now = reader ? read_build_id(reader.get()) : std::vector<std::uint32_t>{};
+  if (!now.empty() && !std::equal(now.begin(), now.end(), entry.build_id().begin(), entry.build_id().end())) {
+    throw Error("file changed since the dump", fmt::format("File {} has another build id: it was built anew", entry.name()), 0,
+                "--file-validation filesize accepts it if it has the same size");
+  }
+}
 
 // A file that changed since the dump would be mapped or read as if it were the old one.
 void check_same(const RestoreContext& context, int fd, const images::reg_file_entry& entry) {
@@ -29,13 +137,26 @@ void check_same(const RestoreContext& context, int fd, const images::reg_file_en
     throw Error("file changed since the dump", fmt::format("File {} has bad mode {:#o} (expect {:#o})", entry.name(), st.st_mode, entry.mode()), 0,
                 "--skip-file-rwx-check accepts other permissions");
   }
+  if (S_ISREG(st.st_mode)) {
+    check_build_id(context, fd, entry);
+  }
 }
 
 base::Fd open_checked(const RestoreContext& context, const images::reg_file_entry& entry, int flags) {
-  if (entry.name().empty() || entry.name().front() != '/') {
+  if (entry.ext()) {
+    throw Error("not supported by this version", fmt::format("file {} ({}) is external", entry.id(), entry.name()), 0);
+  }
+  if (entry.name().empty() || entry.name().front() != '/' || entry.name().find('\0') != std::string::npos) {
     throw Error("corrupt checkpoint", fmt::format("file {} has the path '{}'", entry.id(), entry.name()), 0);
   }
-  base::Fd fd(check(::open(entry.name().c_str(), flags), "open", entry.name()));
+  base::Fd fd;
+  if (const int removed = context.objects.remaps.find(entry.id()); removed >= 0) {
+    fd = reopen(removed, flags & ~O_NOFOLLOW, entry.name());
+  } else {
+    // A link that stood for itself was opened without following it.
+    const bool link = entry.has_mode() && S_ISLNK(entry.mode());
+    fd = base::Fd(check(::open(entry.name().c_str(), flags | O_NOCTTY | (link ? O_NOFOLLOW : 0)), "open", entry.name()));
+  }
   check_same(context, fd.get(), entry);
   return fd;
 }
@@ -43,19 +164,41 @@ base::Fd open_checked(const RestoreContext& context, const images::reg_file_entr
 std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file_entry* const> group) {
   const auto& entry = group.front()->reg();
   constexpr unsigned creation = O_CREAT | O_EXCL | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY);
-  const auto flags = static_cast<int>(entry.flags() & ~creation);
-  auto fd = open_checked(context, entry, flags | O_NOCTTY);
+  const auto flags = static_cast<int>(entry.flags() & ~creation & ~((entry.flags() & O_TMPFILE) == O_TMPFILE ? unsigned{O_DIRECTORY} : 0U));
+  auto fd = open_checked(context, entry, flags | O_CLOEXEC);
   if ((flags & O_PATH) == 0 && entry.pos() != ~std::uint64_t{0} && entry.pos() != 0) {
     check(::lseek(fd.get(), static_cast<off_t>(entry.pos()), SEEK_SET), "seek", entry.name());
   }
-  std::vector<base::Fd> made;
-  made.push_back(std::move(fd));
-  return made;
+  return one(std::move(fd));
 }
 
 }  // namespace
 
+void save_path(Saver& saver, const Description& description, images::file_entry& entry) {
+  const auto flags = description.info.flags & ~static_cast<unsigned>(O_CLOEXEC);
+  auto& reg = *entry.mutable_reg();
+  reg.set_id(entry.id());
+  reg.set_flags(flags);
+  reg.set_pos(static_cast<std::uint64_t>(description.info.pos));
+  reg.set_name(find_name(saver, description, entry.id()));
+  reg.set_mode(description.stat.st_mode);
+  if (!S_ISREG(description.stat.st_mode)) {
+    return;
+  }
+  // A file that is only appended to may have grown by others' doing.
+  if ((flags & O_ACCMODE) != O_WRONLY || (flags & O_APPEND) == 0) {
+    reg.set_size(static_cast<std::uint64_t>(description.stat.st_size));
+  }
+  for (const auto word : read_build_id(description.own)) {
+    reg.add_build_id(word);
+  }
+}
+
 base::Fd open_path(const RestoreContext& context, std::uint32_t id, int flags, const std::string& referrer) {
+  if (const auto* memory_file = context.checkpoint.find_file(images::MEMFD, id)) {
+    const auto& object = context.shared_objects.memfd(memory_file->memfd().inode_id(), referrer);
+    return context.internal(reopen(object.fd.get(), flags, referrer));
+  }
   const auto& entry = context.checkpoint.file(images::REG, id, referrer);
   return context.internal(open_checked(context, entry.reg(), flags | O_CLOEXEC));
 }
@@ -63,6 +206,8 @@ base::Fd open_path(const RestoreContext& context, std::uint32_t id, int flags, c
 const Kind regular_kind = {
     .type = images::REG,
     .name = "regular file",
+    .recognise = [](const Description& description) { return description.link.starts_with('/') && (!S_ISSOCK(description.stat.st_mode) || (description.info.flags & O_PATH) != 0); },
+    .save = save,
     .owner = [](images::file_entry& entry) { return entry.mutable_reg()->mutable_fown(); },
     .make = make,
 };

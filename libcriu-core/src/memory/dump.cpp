@@ -212,6 +212,15 @@ void add_guards(const std::vector<PageRegion>& regions, images::mm_entry& mm) {
 
 }  // namespace
 
+void PageStats::fill(images::dump_stats_entry& stats) const {
+  stats.set_memdump_time(static_cast<std::uint32_t>(collect_us));
+  stats.set_memwrite_time(static_cast<std::uint32_t>(write_us));
+  stats.set_pages_scanned(scanned);
+  stats.set_pages_skipped_parent(skipped_parent);
+  stats.set_pages_written(written);
+  stats.set_pages_lazy(lazy);
+}
+
 void save_areas(DumpContext& context, files::Collector& files, const procfs::Task& task, const std::vector<Area>& areas,
                 images::mm_entry& mm) {
   AreaSaver saver(context, files, task, mm);
@@ -235,8 +244,7 @@ void save_pages(DumpContext& context, const procfs::Task& task, std::uint64_t nu
   }
   const auto collected = clock::now();
 
-  static std::uint32_t next_pages_id = 1;
-  const auto pages_id = next_pages_id++;
+  const auto pages_id = context.new_pages_id();
   const auto file = context.images.create_raw(image::type::pages, pages_id);
   const auto mem = task.open("mem", O_RDONLY);
   PageWriter writer(task.pid(), mem.get(), file.get());

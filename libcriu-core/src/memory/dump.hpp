@@ -3,6 +3,7 @@
 #pragma once
 
 #include <mm.pb.h>
+#include <stats.pb.h>
 
 #include <cstdint>
 #include <vector>
@@ -20,6 +21,8 @@ namespace criu::memory {
 struct PageStats {
   std::uint64_t scanned = 0, written = 0, lazy = 0, skipped_parent = 0;
   std::uint64_t collect_us = 0, write_us = 0;
+
+  void fill(images::dump_stats_entry& stats) const;
 };
 
 // Fills mm.vmas (but for guard ranges, which need the page map). What cannot be saved becomes an obstacle.

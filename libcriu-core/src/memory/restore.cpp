@@ -243,13 +243,28 @@ void Restored::read_pages(restorer::Shared& shared, const TaskImage& task, const
   __atomic_add_fetch(&shared.pages_restored, bytes / page_size - equal, __ATOMIC_RELAXED);
 }
 
+// The shared object of an area, opened as the area's own file was: a sealed one cannot be mapped as if for writing.
+int Restored::shared_file_for(const RestoreContext& context, const TaskImage& task, const images::vma_entry& vma) {
+  const auto what = where(task, vma);
+  if ((vma.status() & memfd) == 0) {
+    return context.shared_objects.anonymous(vma.shmid(), what).fd.get();
+  }
+  const auto id = static_cast<std::uint32_t>(vma.shmid());
+  const auto& object = context.shared_objects.memfd(context.checkpoint.file(images::MEMFD, id, what).memfd().inode_id(), what);
+  const bool read_only = (object.seals & F_SEAL_WRITE) != 0 || (vma.has_fdflags() && (vma.fdflags() & O_ACCMODE) == O_RDONLY);
+  if (!read_only) {
+    return object.fd.get();
+  }
+  auto& fd = files_[{vma.shmid(), O_RDONLY}];
+  if (!fd) {
+    fd = files::open_path(context, id, O_RDONLY, what);
+  }
+  return fd.get();
+}
+
 int Restored::file_for(const RestoreContext& context, const TaskImage& task, const images::vma_entry& vma) {
   if ((vma.status() & (memfd | anon_shared)) != 0) {
-    const auto object = context.shared_objects.find(vma.shmid());
-    if (object == context.shared_objects.end()) {
-      throw Error("corrupt checkpoint", where(task, vma) + " maps a shared object that is not there", 0);
-    }
-    return object->second.get();
+    return shared_file_for(context, task, vma);
   }
   int mode = O_RDONLY;
   if (vma.has_fdflags()) {

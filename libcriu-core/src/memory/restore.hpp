@@ -20,9 +20,6 @@ struct TaskImage;
 
 namespace memory {
 
-// Creates every shared memory object of the checkpoint in the master, with its contents.
-void restore_shared_objects(RestoreContext&);
-
 class Restored {
  public:
   // Maps and fills the private areas of the task. Areas that the parent has too, at the same place and of the same
@@ -49,6 +46,7 @@ class Restored {
   void read_pages(restorer::Shared&, const TaskImage&, const Pagemap&, const Restored* parent);
   const Parked* find(std::uint64_t address) const;
   int file_for(const RestoreContext&, const TaskImage&, const images::vma_entry&);
+  int shared_file_for(const RestoreContext&, const TaskImage&, const images::vma_entry&);
 
   bool is_filled(const images::vma_entry& vma) const { return is_private(vma) || (vdso_.proxy && &vma == vdso_.code); }
 

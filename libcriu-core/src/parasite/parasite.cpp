@@ -19,7 +19,7 @@ constexpr long sigkill = 9, sigstop = 19;
 // A call that must succeed; the first that does not is remembered.
 template <typename... Args>
 long must(std::int32_t& error, long number, Args... args) {
-  const long result = compel::raw_syscall(number, (long)(args)...);
+  const long result = compel::rt::syscall(number, (long)(args)...);
   if (result < 0 && result > -4096 && error == 0) {
     error = static_cast<std::int32_t>(result);
   }
@@ -28,16 +28,16 @@ long must(std::int32_t& error, long number, Args... args) {
 
 }  // namespace
 
-extern "C" [[gnu::visibility("default")]] long query_process(void* argument) {
+COMPEL_ENTRY long query_process(void* argument) {
   auto& info = *static_cast<ProcessInfo*>(argument);
   info.error = 0;
-  info.brk = static_cast<std::uint64_t>(compel::raw_syscall(__NR_brk, 0));
+  info.brk = static_cast<std::uint64_t>(compel::rt::syscall(__NR_brk, 0));
   info.dumpable = static_cast<std::int32_t>(must(info.error, __NR_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0));
   info.thp_disabled = static_cast<std::int32_t>(must(info.error, __NR_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0));
   must(info.error, __NR_prctl, PR_GET_CHILD_SUBREAPER, &info.child_subreaper, 0, 0, 0);
-  info.mdwe = static_cast<std::int32_t>(compel::raw_syscall(__NR_prctl, get_mdwe, 0, 0, 0, 0));
-  info.membarrier = static_cast<std::int32_t>(compel::raw_syscall(__NR_membarrier, membarrier_get_registrations, 0, 0));
-  if (compel::raw_syscall(__NR_arch_prctl, arch_get_xcomp_perm, (long)&info.xstate_permitted) != 0) {
+  info.mdwe = static_cast<std::int32_t>(compel::rt::syscall(__NR_prctl, get_mdwe, 0, 0, 0, 0));
+  info.membarrier = static_cast<std::int32_t>(compel::rt::syscall(__NR_membarrier, membarrier_get_registrations, 0, 0));
+  if (compel::rt::syscall(__NR_arch_prctl, arch_get_xcomp_perm, (long)&info.xstate_permitted) != 0) {
     info.xstate_permitted = 0;
   }
   for (long signo = 1; signo <= 64; ++signo) {
@@ -52,12 +52,12 @@ extern "C" [[gnu::visibility("default")]] long query_process(void* argument) {
   for (std::uint32_t i = 0; i < info.timer_count && i < most_timers; ++i) {
     auto& timer = info.timers[i];
     must(info.error, __NR_timer_gettime, timer.id, &timer.interval_sec);
-    timer.overrun = static_cast<std::int32_t>(compel::raw_syscall(__NR_timer_getoverrun, timer.id));
+    timer.overrun = static_cast<std::int32_t>(compel::rt::syscall(__NR_timer_getoverrun, timer.id));
   }
   return info.error;
 }
 
-extern "C" [[gnu::visibility("default")]] long query_thread(void* argument) {
+COMPEL_ENTRY long query_thread(void* argument) {
   auto& info = *static_cast<ThreadInfo*>(argument);
   struct {
     std::uint64_t stack;

@@ -7,9 +7,6 @@
 
 namespace criu::parasite {
 
-// Commands: asked of the process once, and of each of its threads.
-enum Command : std::uint32_t { query_process = 64, query_thread = 65 };
-
 constexpr std::uint32_t most_timers = 512;  // of one question; more are asked for in further ones
 
 struct Action {

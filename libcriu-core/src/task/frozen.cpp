@@ -7,7 +7,7 @@
 #include <compel/compel.hpp>
 
 #include "base/error.hpp"
-#include "parasite/blob.hpp"
+#include "parasite_blob.h"
 
 namespace criu::task {
 

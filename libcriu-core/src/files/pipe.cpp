@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "files/pipe.hpp"
+
+#include <unistd.h>
+
+#include "files/common.hpp"
+#include "files/queues.hpp"
+#include "files/saver.hpp"
+#include "restore_context.hpp"
+
+namespace criu::files {
+
+using base::check;
+using base::Error;
+
+namespace {
+
+// Ends made by pipe() lack O_LARGEFILE; those reopened through /proc have it.
+bool reopened(const images::pipe_entry& entry) { return (entry.flags() & 0100000) != 0; }
+
+void save(Saver& saver, const Description& description, images::file_entry& entry) {
+  if ((description.info.flags & O_EXCL) != 0) {
+    throw Error("not supported by this version", description.what() + " is a queue of kernel notifications (O_NOTIFICATION_PIPE)", 0);
+  }
+  auto& pipe = *entry.mutable_pipe();
+  pipe.set_id(entry.id());
+  pipe.set_pipe_id(static_cast<std::uint32_t>(description.stat.st_ino));
+  pipe.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));
+  if ((pipe.flags() & O_ACCMODE) != O_WRONLY) {
+    save_queue(saver, image::type::pipes_data, description.own, pipe.pipe_id(), description.what());
+  }
+}
+
+std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file_entry* const> group) {
+  const auto pipe_id = group.front()->pipe().pipe_id();
+  const auto what = fmt::format("pipe {}", pipe_id);
+  int numbers[2];
+  check(::pipe2(numbers, O_CLOEXEC), "make", what);
+  base::Fd ends[2] = {base::Fd(numbers[0]), base::Fd(numbers[1])};
+  if (const auto* queue = context.objects.pipe_queues.find(pipe_id)) {
+    fill_queue(ends[1].get(), *queue, what);
+  }
+  std::vector<base::Fd> made(group.size());
+  // Reopening first: it needs an end that is still ours.
+  bool kept[2] = {false, false};
+  std::vector<std::size_t> originals;
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    const auto& entry = group[i]->pipe();
+    const auto mode = entry.flags() & O_ACCMODE;
+    if (mode <= O_WRONLY && !reopened(entry) && !kept[mode]) {
+      kept[mode] = true;
+      originals.push_back(i);
+    } else {
+      made[i] = reopen(ends[0].get(), static_cast<int>(mode | (entry.flags() & settable_flags)), what);
+    }
+  }
+  for (const auto i : originals) {
+    const auto& entry = group[i]->pipe();
+    made[i] = std::move(ends[entry.flags() & O_ACCMODE]);
+    set_flags(made[i].get(), entry.flags(), what);
+  }
+  return made;
+}
+
+}  // namespace
+
+const Kind pipe_kind = {
+    .type = images::PIPE,
+    .name = "pipe",
+    .recognise = [](const Description& d) { return S_ISFIFO(d.stat.st_mode) && d.link.starts_with("pipe:") && (d.info.flags & O_PATH) == 0; },
+    .save = save,
+    .owner = [](images::file_entry& entry) { return entry.mutable_pipe()->mutable_fown(); },
+    .group = [](const images::file_entry& entry) { return std::uint64_t{1} << 32 | entry.pipe().pipe_id(); },
+    .make = make,
+};
+
+}  // namespace criu::files

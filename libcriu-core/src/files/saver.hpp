@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// What the kinds use to save themselves: ids, images that several write into, and what is known of other files.
+#pragma once
+
+#include <fdinfo.pb.h>
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "dump_context.hpp"
+#include "files/kind.hpp"
+#include "files/registry.hpp"
+#include "files/removed.hpp"
+#include "image/stream.hpp"
+#include "memory/shared.hpp"
+
+namespace criu::files {
+
+class Saver {
+ public:
+  explicit Saver(DumpContext& dump) : dump_(dump), shared_objects_(dump), files_(dump.images.create(image::type::files)) {}
+
+  DumpContext& dump() { return dump_; }
+  std::uint32_t new_file_id() { return ++last_file_id_; }
+  // The id that was given out last was not needed.
+  void give_back(std::uint32_t id) { last_file_id_ -= id == last_file_id_ ? 1 : 0; }
+  // An entry of files.img.
+  void put(const images::file_entry& entry) { files_.write(entry); }
+  // An image that is written bit by bit.
+  image::Writer& image(const image::Type& type);
+  // Whether the queue of this pipe is still to be saved; it counts as saved from then on.
+  bool first_queue(const image::Type& type, std::uint32_t pipe_id) { return queues_.insert({type.magic, pipe_id}).second; }
+
+  Registry& registry() { return registry_; }
+  Removed& removed() { return removed_; }
+  memory::ObjectSaver& shared_objects() { return shared_objects_; }
+
+  // What an epoll descriptor watches: the nth of those that were added under that number.
+  struct Watched {
+    std::uint32_t file_id = 0;  // 0: nothing that is known
+    int fd = -1;                // its number in the table of the epoll descriptor; -1: not there any more
+  };
+  Watched watched(pid_t pid, int epoll, const kernel::EpollTarget& target, unsigned nth) const;
+
+  // Seals all images.
+  void finish();
+
+ private:
+  DumpContext& dump_;
+  Registry registry_;
+  Removed removed_;
+  memory::ObjectSaver shared_objects_;
+  image::Writer files_;
+  std::map<std::uint32_t, image::Writer> images_;  // by magic
+  std::set<std::pair<std::uint32_t, std::uint32_t>> queues_;
+  std::uint32_t last_file_id_ = 0;
+};
+
+}  // namespace criu::files
