@@ -69,12 +69,12 @@ void dump(const Options& options) {
   const image::Directory images(options.images_dir);
   DumpContext context{options, images, {}};
   run_scripts(options, Event::pre_dump, {images.fd(), options.tree});
-  unseal(images);
   const Stopwatch freezing;
   task::FrozenTree tree(options.tree, options.timeout);
   images::dump_stats_entry stats;
   stats.set_freezing_time(freezing.microseconds());
   const Stopwatch frozen;
+  unseal(images);
   task::Collected all(context);
 
   task::save_tree(context, tree);

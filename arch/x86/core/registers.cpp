@@ -336,16 +336,14 @@ Interrupted save_registers(const Registers& registers, const ReadMemory& memory,
 
 namespace {
 
-// The thread was put to sleep again in the restorer, with what was left. Stopped in that sleep, it goes on sleeping
-// there by the kernel's own means; when the time was over before, the call is done.
-void resume_sleep(pid_t tid, user_regs_struct& general) {
-  user_regs_struct now{};
-  check(::ptrace(PTRACE_GETREGS, tid, nullptr, &now), "read registers of", fmt::format("thread {}", tid));
+// The thread was put to sleep again in the restorer, with what was left. Stopped in that sleep, it goes on sleeping by the
+// kernel's own means; when the time was over before, the call is done.
+void resume_sleep(user_regs_struct& general, bool asleep) {
   const auto number = general.rax;
   general.rip += 2;
-  if (now.orig_rax == SYS_clock_nanosleep && static_cast<long>(now.rax) == -erestart_restartblock) {
+  if (asleep) {
     general.orig_rax = number;
-    general.rax = now.rax;
+    general.rax = static_cast<unsigned long long>(-erestart_restartblock);
   } else {
     general.rax = 0;
   }
@@ -353,7 +351,13 @@ void resume_sleep(pid_t tid, user_regs_struct& general) {
 
 }  // namespace
 
-void restore_registers(pid_t tid, const images::core_entry& core) {
+bool stopped_asleep(pid_t tid) {
+  user_regs_struct now{};
+  check(::ptrace(PTRACE_GETREGS, tid, nullptr, &now), "read registers of", fmt::format("thread {}", tid));
+  return now.orig_rax == SYS_clock_nanosleep && static_cast<long>(now.rax) == -erestart_restartblock;
+}
+
+void restore_registers(pid_t tid, const images::core_entry& core, bool asleep) {
   const auto& info = core.thread_info();
   const auto what = fmt::format("thread {}", tid);
   if (info.gpregs().mode() != images::NATIVE) {
@@ -381,7 +385,7 @@ void restore_registers(pid_t tid, const images::core_entry& core) {
   check(::ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &io), "set vector registers", what);
   auto general = general_from(info.gpregs());
   if (core.thread_core().extension().has_sleep()) {
-    resume_sleep(tid, general);
+    resume_sleep(general, asleep);
   }
   iovec general_io{&general, sizeof general};
   check(::ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &general_io), "set registers", what);

@@ -32,8 +32,12 @@ std::vector<std::byte> read_extended(pid_t tid);
 using ReadMemory = std::function<bool(std::uint64_t address, void* into, std::size_t size)>;
 Interrupted save_registers(const Registers&, const ReadMemory& memory, images::core_entry&);
 
-// Puts the image's registers into a stopped thread, replacing whatever it was doing. Errors name the thread.
-void restore_registers(pid_t tid, const images::core_entry&);
+// Whether a thread was stopped inside a sleep that the kernel can take up again.
+bool stopped_asleep(pid_t tid);
+
+// Puts the image's registers into a stopped thread, replacing whatever it was doing. `asleep`: it was stopped in the
+// rest of its interrupted sleep. Errors name the thread.
+void restore_registers(pid_t tid, const images::core_entry&, bool asleep);
 
 // A process gets the use of some XSAVE components (AMX tiles) on request only. Of those a process had permission for, the
 // one that this process lacks and has to ask for; 0: none.

@@ -114,7 +114,7 @@ class AreaSaver {
       return add(area, regular | anon_private | kind, map_flags(area) | MAP_ANONYMOUS);
     }
     const auto mapping = files_.reference_mapping(task_.pid(), area);
-    const auto status = (area.shared ? file_shared : file_private) | (mapping.memfd ? memfd : 0U);
+    const auto status = regular | (area.shared ? file_shared : file_private) | (mapping.memfd ? memfd : 0U);
     add(area, status, map_flags(area));
     auto& vma = *mm_.mutable_vmas(mm_.vmas_size() - 1);
     vma.set_shmid(mapping.id);

@@ -67,8 +67,11 @@ void Handover::stop() {
   for_each_thread(checkpoint_, [](const TaskImage& task, pid_t tid, const images::core_entry&) {
     check(::ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr), "stop", fmt::format("thread {} of {}", tid, task.name()));
   });
-  for_each_thread(checkpoint_, [](const TaskImage&, pid_t tid, const images::core_entry&) {
+  for_each_thread(checkpoint_, [&](const TaskImage&, pid_t tid, const images::core_entry& core) {
     expect_stop(tid, SIGTRAP | PTRACE_EVENT_STOP << 8, "at the last gate");
+    if (core.thread_core().extension().has_sleep() && arch::stopped_asleep(tid)) {
+      asleep_.insert(tid);
+    }
   });
 }
 
@@ -98,8 +101,8 @@ void Handover::put_registers() {
       unmap_restorer(checkpoint_.tasks[i]->pid(), regions_[i]);
     }
   }
-  for_each_thread(checkpoint_, [](const TaskImage& task, pid_t tid, const images::core_entry& core) {
-    arch::restore_registers(tid, core);
+  for_each_thread(checkpoint_, [&](const TaskImage& task, pid_t tid, const images::core_entry& core) {
+    arch::restore_registers(tid, core, asleep_.contains(tid));
     std::uint64_t mask = core.has_tc() ? core.tc().blk_sigset() : core.thread_core().blk_sigset();
     check(::ptrace(PTRACE_SETSIGMASK, tid, sizeof mask, &mask), "set the signal mask of",
           fmt::format("thread {} of {}", tid, task.name()));

@@ -2,7 +2,7 @@
 // The end of a restore: the master takes every thread out of the restorer and lets all go on at once.
 #pragma once
 
-#include <vector>
+#include <set>
 
 #include "restorer/become.hpp"
 #include "task/checkpoint.hpp"
@@ -26,6 +26,7 @@ class Handover {
   void unmap_restorer(pid_t leader, const restorer::Region& region);
 
   const Checkpoint& checkpoint_;
+  std::set<pid_t> asleep_;  // threads that were stopped in the rest of an interrupted sleep
   const restorer::Region* regions_;
 };
 
