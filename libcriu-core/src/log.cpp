@@ -27,7 +27,8 @@ int level() { return log_level; }
 void write(Level at, const char* file, int line, std::string_view text) {
   std::string out;
   if (log_level >= info) {
-    const auto us = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count();
+    const auto us =
+        std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count();
     out = fmt::format("({:02}.{:06}) ", us / 1000000, us % 1000000);
   }
   if (at == error) {

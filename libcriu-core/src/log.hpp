@@ -19,11 +19,11 @@ void write(Level at, const char* file, int line, std::string_view text);
 
 }  // namespace criu::log
 
-#define CRIU_LOG(at, ...)                                                                     \
-  do {                                                                                        \
-    if (::criu::log::on(at)) {                                                                \
-      ::criu::log::write(at, __FILE_NAME__, __LINE__, fmt::format(__VA_ARGS__));              \
-    }                                                                                         \
+#define CRIU_LOG(at, ...)                                                        \
+  do {                                                                           \
+    if (::criu::log::on(at)) {                                                   \
+      ::criu::log::write(at, __FILE_NAME__, __LINE__, fmt::format(__VA_ARGS__)); \
+    }                                                                            \
   } while (false)
 #define LOG_ERROR(...) CRIU_LOG(::criu::log::error, __VA_ARGS__)
 #define LOG_WARN(...) CRIU_LOG(::criu::log::warning, __VA_ARGS__)
