@@ -12,9 +12,9 @@ namespace criu::image {
 enum class Family : std::uint32_t { none = 0, common = 0x54564319, service = 0x55105940 };
 
 struct Type {
-  const char* id;         // as crit calls it
-  const char* name;       // a fmt pattern; its one argument, if any, is the number in the file's name
-  std::uint32_t magic;    // 0: raw bytes, no magic
+  const char* id;       // as crit calls it
+  const char* name;     // a fmt pattern; its one argument, if any, is the number in the file's name
+  std::uint32_t magic;  // 0: raw bytes, no magic
   Family family = Family::common;
 };
 

@@ -13,7 +13,8 @@ Directory::Directory(const std::string& path)
 base::Fd Directory::create_raw(const Type& type, std::uint64_t number) const {
   const auto name = file_name(type, number);
   ::unlinkat(fd_.get(), name.c_str(), 0);
-  return base::Fd(base::check(::openat(fd_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), "create image", name));
+  return base::Fd(base::check(::openat(fd_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644),
+                              "create image", name));
 }
 
 std::optional<Reader> Directory::open(const Type& type, std::uint64_t number) const {

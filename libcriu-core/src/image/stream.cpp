@@ -21,13 +21,16 @@ constexpr std::size_t read_buffer = 64 * 1024;
 // No message of a sane checkpoint comes near this; protobuf itself ends at 2 GiB.
 constexpr std::uint32_t largest_record = 1U << 30;
 
-void append_u32(std::string& to, std::uint32_t value) { to.append(reinterpret_cast<const char*>(&value), sizeof value); }
+void append_u32(std::string& to, std::uint32_t value) {
+  to.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
 
 }  // namespace
 
 std::string file_name(const Type& type, std::uint64_t number) { return fmt::format(fmt::runtime(type.name), number); }
 
-Writer::Writer(int dir_fd, std::string name, const Type& type) : dir_fd_(dir_fd), name_(std::move(name)), type_(&type) {}
+Writer::Writer(int dir_fd, std::string name, const Type& type)
+    : dir_fd_(dir_fd), name_(std::move(name)), type_(&type) {}
 
 void Writer::touch() {
   if (fd_) {
@@ -101,7 +104,8 @@ Reader::Reader(base::Fd fd, std::string name, const Type& type) : fd_(std::move(
     take(&magic, sizeof magic);
   }
   if (magic != type.magic) {
-    throw Error("foreign image", fmt::format("{} starts with {:#010x}, not with {}'s {:#010x}", name_, magic, type.id, type.magic), 0);
+    throw Error("foreign image",
+                fmt::format("{} starts with {:#010x}, not with {}'s {:#010x}", name_, magic, type.id, type.magic), 0);
   }
 }
 
@@ -118,7 +122,8 @@ void Reader::take(void* into, std::uint64_t size) {
     if (buffer_at_ == buffer_.size()) {
       const auto room = static_cast<std::size_t>(std::min<std::uint64_t>(read_buffer, left()));
       buffer_.resize(room);
-      const auto got = base::check(::pread(fd_.get(), buffer_.data(), room, static_cast<off_t>(offset_)), "read image", name_);
+      const auto got =
+          base::check(::pread(fd_.get(), buffer_.data(), room, static_cast<off_t>(offset_)), "read image", name_);
       if (got == 0) {
         corrupt("the file became shorter while it was read");
       }
