@@ -12,6 +12,7 @@
 #include <cpuid.h>
 #include <elf.h>
 #include <fmt/format.h>
+#include <linux/futex.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -351,10 +352,27 @@ void resume_sleep(user_regs_struct& general, bool asleep) {
 
 }  // namespace
 
-bool stopped_asleep(pid_t tid) {
+namespace {
+
+user_regs_struct registers_now(pid_t tid) {
   user_regs_struct now{};
   check(::ptrace(PTRACE_GETREGS, tid, nullptr, &now), "read registers of", fmt::format("thread {}", tid));
-  return now.orig_rax == SYS_clock_nanosleep && static_cast<long>(now.rax) == -erestart_restartblock;
+  return now;
+}
+
+}  // namespace
+
+Sleeping where_asleep(pid_t tid) {
+  const auto now = registers_now(tid);
+  if (now.orig_rax == SYS_clock_nanosleep && static_cast<long>(now.rax) == -erestart_restartblock) {
+    return Sleeping::asleep;
+  }
+  return now.orig_rax == SYS_futex && now.rsi == FUTEX_WAIT ? Sleeping::over : Sleeping::not_yet;
+}
+
+bool enters_sleep(pid_t tid) {
+  const auto now = registers_now(tid);
+  return now.orig_rax == SYS_clock_nanosleep && static_cast<long>(now.rax) == -ENOSYS;
 }
 
 void restore_registers(pid_t tid, const images::core_entry& core, bool asleep) {

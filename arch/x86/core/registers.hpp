@@ -32,8 +32,15 @@ std::vector<std::byte> read_extended(pid_t tid);
 using ReadMemory = std::function<bool(std::uint64_t address, void* into, std::size_t size)>;
 Interrupted save_registers(const Registers&, const ReadMemory& memory, images::core_entry&);
 
-// Whether a thread was stopped inside a sleep that the kernel can take up again.
-bool stopped_asleep(pid_t tid);
+// Where a thread of the restorer that has a sleep to go on with was stopped.
+enum class Sleeping {
+  not_yet,  // on its way there
+  asleep,   // inside, and the kernel can take it up again
+  over,     // behind it, at the last gate
+};
+Sleeping where_asleep(pid_t tid);
+// Whether the thread is stopped at the entry of that sleep.
+bool enters_sleep(pid_t tid);
 
 // Puts the image's registers into a stopped thread, replacing whatever it was doing. `asleep`: it was stopped in the
 // rest of its interrupted sleep. Errors name the thread.

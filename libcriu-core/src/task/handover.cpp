@@ -69,10 +69,32 @@ void Handover::stop() {
   });
   for_each_thread(checkpoint_, [&](const TaskImage&, pid_t tid, const images::core_entry& core) {
     expect_stop(tid, SIGTRAP | PTRACE_EVENT_STOP << 8, "at the last gate");
-    if (core.thread_core().extension().has_sleep() && arch::stopped_asleep(tid)) {
-      asleep_.insert(tid);
+    if (core.thread_core().extension().has_sleep()) {
+      put_to_sleep(tid);
     }
   });
+}
+
+// A thread may have been stopped before it reached its sleep: it is led there system call by system call, and stopped
+// again inside.
+void Handover::put_to_sleep(pid_t tid) {
+  auto where = arch::where_asleep(tid);
+  while (where == arch::Sleeping::not_yet) {
+    do {
+      check(::ptrace(PTRACE_SYSCALL, tid, nullptr, nullptr), "run", std::to_string(tid));
+      expect_stop(tid, SIGTRAP | 0x80, "on its way to sleep");
+    } while (!arch::enters_sleep(tid));
+    check(::ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr), "stop", std::to_string(tid));
+    check(::ptrace(PTRACE_CONT, tid, nullptr, nullptr), "run", std::to_string(tid));
+    expect_stop(tid, SIGTRAP | PTRACE_EVENT_STOP << 8, "asleep");
+    where = arch::where_asleep(tid);
+    if (where == arch::Sleeping::not_yet) {
+      where = arch::Sleeping::over;  // nothing was left of the sleep
+    }
+  }
+  if (where == arch::Sleeping::asleep) {
+    asleep_.insert(tid);
+  }
 }
 
 // With an instruction of the very code that goes: the thread is stopped again before it would need the next one.

@@ -23,6 +23,7 @@ class Handover {
   void release(bool leave_stopped);
 
  private:
+  void put_to_sleep(pid_t tid);
   void unmap_restorer(pid_t leader, const restorer::Region& region);
 
   const Checkpoint& checkpoint_;
