@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// The controlling process is killed at every step it makes. The task has to go on as if nothing had happened.
+//
+// A step is a boundary of a system call: the test traces the controller and ends it at its N-th one, for all N. All that
+// a controller can do to others goes through system calls or through the shared memory between two of them.
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <compel/compel.hpp>
+
+#include "test_blob.h"
+#include "vector_blob.h"
+#include "victim.hpp"
+#include "workload.hpp"
+
+using test::Board;
+using test::Victim;
+
+namespace {
+
+// Everything a controller may do to a process.
+void control(pid_t pid, const compel_blob& blob) {
+  compel::Tree tree = compel::Tree::freeze(pid);
+  compel::Task task = tree.root();
+  task.syscall(SYS_getppid);
+  const std::vector<pid_t> tids = task.tids();
+  task.syscall_in(tids[1], SYS_gettid);
+  compel::Parasite parasite = task.load(blob, 4096);
+  parasite.call("count");
+  parasite.call_in_threads(tids, "double_it", 0, 8);
+  parasite.start();
+  parasite.call("count");
+  ::close(parasite.give_fd(0));
+  parasite.call_in_threads(std::vector<pid_t>(tids.begin() + 1, tids.end()), "double_it", 0, 8);
+  parasite.stop();
+  parasite.unload();
+  tree.release();
+}
+
+// Runs `body` in a child up to its step number `step`, and kills it there. False when it came to its end before.
+bool killed_at(long step, const std::function<void()>& body) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::ptrace(PTRACE_TRACEME, 0, 0, 0);
+    ::raise(SIGSTOP);
+    try {
+      body();
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "controller: %s\n", error.what());
+      ::_exit(1);
+    }
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ::ptrace(PTRACE_SETOPTIONS, child, 0, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD);
+  int signal_number = 0;
+  for (long done = 0;;) {
+    ::ptrace(PTRACE_SYSCALL, child, 0, signal_number);
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    if (!WIFSTOPPED(status)) {
+      CHECK(WIFEXITED(status));
+      CHECK(WEXITSTATUS(status) == 0);
+      return false;
+    }
+    signal_number = WSTOPSIG(status) == (SIGTRAP | 0x80) ? 0 : WSTOPSIG(status);
+    if (signal_number == 0 && ++done == step) {
+      ::kill(child, SIGKILL);
+      ::waitpid(child, &status, 0);
+      return true;
+    }
+  }
+}
+
+void survives_all_deaths(const compel_blob& blob, long stride) {
+  long step = 1;
+  for (bool killed = true; killed; step += stride) {
+    Victim victim(test::busy_process);
+    victim.wait_ready(test::busy_threads + 1);
+    killed = killed_at(step, [&] { control(victim.pid(), blob); });
+    INFO("killed at step " << step);
+    victim.board().released = 1;
+    const int result = victim.join();
+    REQUIRE(result == 0);
+  }
+  WARN("the controller was killed at steps up to " << step - stride << ", each " << stride);
+}
+
+}  // namespace
+
+TEST_CASE("the controller dies at any step") { survives_all_deaths(test_blob, 1); }
+
+TEST_CASE("the controller of a blob with vector code dies at any step") { survives_all_deaths(vector_blob, 7); }
+
+TEST_CASE("a resident parasite whose master dies takes itself out") {
+  const bool busy = GENERATE(false, true);
+  const compel_blob& blob = GENERATE(0, 1) == 0 ? test_blob : vector_blob;
+  Victim victim(test::busy_process);
+  victim.wait_ready(test::busy_threads + 1);
+  const std::string before = test::maps(victim.pid());
+  Victim controller([&](Board& board) {
+    compel::Tree tree = compel::Tree::freeze(victim.pid());
+    compel::Parasite parasite = tree.root().load(blob, 4096);
+    parasite.start();
+    parasite.call("count");
+    if (busy) {
+      parasite.post("spin", 0);
+    }
+    board.ready++;
+    ::pause();
+    return 0;
+  });
+  controller.wait_ready();
+  CHECK(test::maps(victim.pid()) != before);
+  ::kill(controller.pid(), SIGKILL);
+  CHECK(controller.join() == -SIGKILL);
+  CHECK(test::eventually([&] { return test::maps(victim.pid()) == before; }));
+  CHECK(test::status_line(victim.pid(), "TracerPid") == "0");
+  // What the dead one left in the vDSO is no obstacle for the next, and goes with it.
+  {
+    compel::Tree tree = compel::Tree::freeze(victim.pid());
+    compel::Parasite parasite = tree.root().load(blob, 4096);
+    CHECK(parasite.call("count") == 43);
+  }
+  victim.board().released = 1;
+  CHECK(victim.join() == 0);
+}
+
+TEST_CASE("many dead controllers in a row") {
+  Victim victim(test::busy_process);
+  victim.wait_ready(test::busy_threads + 1);
+  for (long step = 100; step < 1000; step += 37) {
+    INFO("step " << step);
+    killed_at(step, [&] { control(victim.pid(), test_blob); });
+    REQUIRE(test::eventually([&] { return test::status_line(victim.pid(), "TracerPid") == "0"; }));
+  }
+  CHECK_FALSE(killed_at(1'000'000, [&] { control(victim.pid(), test_blob); }));
+  victim.board().released = 1;
+  CHECK(victim.join() == 0);
+}
