@@ -10,7 +10,7 @@
 namespace cli {
 
 struct Given {
-  const char* name;     // as the library knows it, "no-" included
+  std::string name;     // as the library knows it, "no-" included
   const char* value;    // null: none
   std::string spelled;  // "-t" or "--tree"
 };

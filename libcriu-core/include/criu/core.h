@@ -84,8 +84,6 @@ CRIU_CORE_API int criu_core_options_load_defaults(criu_core_options *options, in
 CRIU_CORE_API int criu_core_options_verbosity(const criu_core_options *options);
 CRIU_CORE_API int criu_core_options_detached(const criu_core_options *options);
 CRIU_CORE_API int criu_core_options_exec_cmd(const criu_core_options *options);
-/* The log's file; "-" for stdout, empty for stderr. Lives until the options change. */
-CRIU_CORE_API const char *criu_core_options_log_file(const criu_core_options *options);
 
 /* What options there are, to build a command line from. */
 enum criu_core_argument { CRIU_CORE_NO_ARGUMENT = 0, CRIU_CORE_ARGUMENT = 1, CRIU_CORE_OPTIONAL_ARGUMENT = 2 };
@@ -134,6 +132,8 @@ CRIU_CORE_API int criu_core_start(criu_core_options *options, enum criu_core_com
  * 1 errors, 2 warnings, 3 information, 4 debugging). Without it: stderr, level 2.
  */
 CRIU_CORE_API void criu_core_log_to(int fd, int level);
+/* Whether the log is, or will be if nothing else is said, what a person sees on stderr. */
+CRIU_CORE_API int criu_core_log_is_stderr(void);
 /* Every line of the log also goes here, without its newline; null ends that. Restored tasks do not call it. */
 CRIU_CORE_API void criu_core_log_listen(void (*listener)(int level, const char *line, void *context), void *context);
 
