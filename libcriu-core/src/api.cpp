@@ -152,7 +152,7 @@ int criu_core_start(criu_core_options* options, enum criu_core_command command, 
 
 void criu_core_log_to(int fd, int level) { criu::log::open(fd, level); }
 
-int criu_core_log_is_stderr(void) { return criu::log::descriptor() == 2; }
+int criu_core_log_is_stderr(void) { return criu::log::is_stderr(); }
 
 void criu_core_log_listen(void (*listener)(int level, const char* line, void* context), void* context) {
   criu::log::listen(listener, context);

@@ -25,6 +25,8 @@ void release(int level);
 // Moves the log's descriptor out of the way of lower ones.
 void move_above(int lowest);
 int descriptor();
+// Whether it was opened there, wherever its descriptor is by now.
+bool is_stderr();
 int level();
 // Every line from now on tells who speaks: for restored tasks, as they share one file. 0: nobody.
 void speak_as(pid_t pid);
