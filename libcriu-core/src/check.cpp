@@ -26,10 +26,8 @@ const Test basics[] = {
     {"map_files", probe::map_files, {}},
     {"sock_diag",
      probe::sock_diag,
-     {"The sock diag infrastructure is incomplete.",
-      "Make sure that the kernel has, built in or as loaded modules:",
-      "  CONFIG_UNIX_DIAG, CONFIG_INET_DIAG, CONFIG_INET_UDP_DIAG,",
-      "  CONFIG_PACKET_DIAG and CONFIG_NETLINK_DIAG."}},
+     {"The sock diag infrastructure is incomplete.", "Make sure that the kernel has, built in or as loaded modules:",
+      "  CONFIG_UNIX_DIAG, CONFIG_INET_DIAG, CONFIG_INET_UDP_DIAG,", "  CONFIG_PACKET_DIAG and CONFIG_NETLINK_DIAG."}},
     {"ns_last_pid", probe::ns_last_pid, {}},
     {"SO_PEEK_OFF", probe::peek_off, {"SO_PEEK_OFF sockoption doesn't work."}},
     {"kcmp", probe::kcmp, {}},
@@ -49,10 +47,8 @@ const Test basics[] = {
 
 // What --extra looks at beyond the features that have a name.
 const Test extras[] = {
-    {"prctl", probe::prctl_more, {}},
-    {"/proc/PID/timers", probe::posix_timers, {}},
-    {"tun", probe::tun_or_no_driver, {}},
-    {"CLONE_PARENT with CLONE_NEWPID", probe::clone_parent_and_pid, {}},
+    {"prctl", probe::prctl_more, {}},      {"/proc/PID/timers", probe::posix_timers, {}},
+    {"tun", probe::tun_or_no_driver, {}},  {"CLONE_PARENT with CLONE_NEWPID", probe::clone_parent_and_pid, {}},
     {"TCP window", probe::tcp_window, {}},
 };
 

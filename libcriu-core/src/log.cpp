@@ -70,6 +70,8 @@ void move_above(int lowest) {
   }
 }
 
+void continue_in(int fd) { ::dup3(fd, log_fd, O_CLOEXEC); }
+
 int descriptor() { return log_fd; }
 
 bool is_stderr() { return on_stderr; }

@@ -396,6 +396,8 @@ class RoundTrip(Case):
     def test_check_of_a_tree(self):
         process = self.victim()
         result = self.run_criu("check", "-t", str(process.pid))
+        if "not supported by this version yet" in result.stderr:
+            self.skipTest("this build can't look into a tree")
         self.assertEqual((result.returncode, result.stdout), (0, "%d can be dumped\n" % process.pid), result)
         self.assertIn(self.state(process.pid), "SR")
 

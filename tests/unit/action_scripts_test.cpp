@@ -49,7 +49,9 @@ struct Scene {
 
 TEST_CASE("a script runs in the work directory and is told what happens to what") {
   Scene scene;
-  scene.script("a", "echo $CRTOOLS_SCRIPT_ACTION $CRTOOLS_IMAGE_DIR $CRTOOLS_INIT_PID $# > out; pwd -P > where; echo spoken; ls /proc/self/fd > fds");
+  scene.script("a",
+               "echo $CRTOOLS_SCRIPT_ACTION $CRTOOLS_IMAGE_DIR $CRTOOLS_INIT_PID $# > out; pwd -P > where; echo "
+               "spoken; ls /proc/self/fd > fds");
   run_scripts(scene.options, Event::pre_resume, {7, 42});
   CHECK(scene.read("out") == fmt::format("pre-resume /proc/{}/fd/7 42 0\n", ::getpid()));
   CHECK(scene.read("where") == scene.path + "\n");

@@ -19,7 +19,8 @@ const std::string malformed = "Unsupported configuration file format. Please con
 }  // namespace
 
 TEST_CASE("a configuration file holds an option a line") {
-  const auto options = parsed("shell-job\n\n# all of this is said to nobody\n  tree 7  \nghost-limit\t2M # big\nno-shell-job\nlog-file a");
+  const auto options = parsed(
+      "shell-job\n\n# all of this is said to nobody\n  tree 7  \nghost-limit\t2M # big\nno-shell-job\nlog-file a");
   CHECK_FALSE(options.shell_job);
   CHECK(options.tree == 7);
   CHECK(options.ghost_limit == 2 << 20);
@@ -34,8 +35,8 @@ TEST_CASE("quotes hold blanks, quotes and nothing") {
 }
 
 TEST_CASE("a file that is not understood names the line") {
-  for (const char* text : {"tree 1\nlog-file \"", "tree 1\nlog-file \"a", "tree 1\nlog-file a b", "tree 1\nlog-file \"a\" b",
-                           "tree 1\nlog-file \"a # b\""}) {
+  for (const char* text : {"tree 1\nlog-file \"", "tree 1\nlog-file \"a", "tree 1\nlog-file a b",
+                           "tree 1\nlog-file \"a\" b", "tree 1\nlog-file \"a # b\""}) {
     INFO(text);
     CHECK_THROWS_WITH(parsed(text), Contains(malformed) && Contains("file line 2"));
   }

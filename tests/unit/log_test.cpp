@@ -4,8 +4,11 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
 
 #include "base/fd.hpp"
+#include "session.hpp"
 
 using namespace criu;
 using std::chrono::microseconds;
@@ -43,7 +46,8 @@ TEST_CASE("a line of the log") {
   CHECK(format_line(log::error, 2, {}, "a.cpp", 7, "text") == "Error (a.cpp:7): text\n");
   CHECK(format_line(log::warning, 2, {}, "a.cpp", 7, "text") == "Warn  (a.cpp:7): text\n");
   CHECK(format_line(log::info, 3, {microseconds(1234567)}, "a.cpp", 7, "text") == "(01.234567) text\n");
-  CHECK(format_line(log::error, 4, {microseconds(5), 42}, "a.cpp", 7, "x") == "(00.000005)     42: Error (a.cpp:7): x\n");
+  CHECK(format_line(log::error, 4, {microseconds(5), 42}, "a.cpp", 7, "x") ==
+        "(00.000005)     42: Error (a.cpp:7): x\n");
 }
 
 TEST_CASE("a time is always twelve characters") {
@@ -80,10 +84,38 @@ TEST_CASE("what is said before the log opens comes first in it, filtered by its 
 TEST_CASE("a listener hears every line of the level") {
   Captured captured(log::warning);
   std::vector<std::pair<int, std::string>> heard;
-  log::listen([](int level, const char* line, void* to) { static_cast<decltype(heard)*>(to)->emplace_back(level, line); }, &heard);
+  log::listen(
+      [](int level, const char* line, void* to) { static_cast<decltype(heard)*>(to)->emplace_back(level, line); },
+      &heard);
   LOG_ERROR("a {}", 1);
   LOG_INFO("b");
   log::listen(nullptr, nullptr);
   LOG_ERROR("c");
   CHECK(heard == decltype(heard){{1, "a 1"}});
+}
+
+TEST_CASE("a restored task names itself, or has a log of its own") {
+  std::string path = "/tmp/criu-unit-XXXXXX";
+  REQUIRE(::mkdtemp(path.data()) != nullptr);
+  Options options;
+  options.log_file = path + "/log";
+  {
+    Captured captured(log::warning);
+    log_as_task(options, 42);
+    LOG_ERROR("here");
+    CHECK(captured.text().starts_with("    42: Error ("));
+    log::speak_as(0);
+  }
+  {
+    Captured captured(log::warning);
+    options.log_pid = true;
+    log_as_task(options, 42);
+    LOG_ERROR("there");
+    CHECK(captured.text().empty());
+  }
+  std::string line;
+  std::ifstream file(path + "/log.42");
+  CHECK(std::getline(file, line));
+  CHECK(line.ends_with(": there"));
+  std::filesystem::remove_all(path);
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "options_table.hpp"
-
 #include <catch2/catch.hpp>
 #include <map>
 #include <set>
+
+#include "options_table.hpp"
 
 using namespace criu;
 using Catch::Matchers::Contains;
@@ -56,12 +56,33 @@ TEST_CASE("the --no- forms are those of CRIU 4.2") {
       negatable.insert(option.name);
     }
   }
-  CHECK(negatable == std::set<std::string>{
-                         "restore-detached", "restore-sibling", "daemon", "tcp-established", "skip-in-flight", "tcp-close",
-                         "log-pid", "evasive-devices", "link-remap", "shell-job", "file-locks", "page-server", "track-mem",
-                         "auto-dedup", "force-irmap", "extra", "experimental", "deprecated", "display-stats",
-                         "weak-sysctls", "stream", "tls", "skip-file-rwx-check", "mntns-compat-mode", "unprivileged",
-                         "ghost-fiemap", "allow-uprobes"});
+  CHECK(negatable == std::set<std::string>{"restore-detached",
+                                           "restore-sibling",
+                                           "daemon",
+                                           "tcp-established",
+                                           "skip-in-flight",
+                                           "tcp-close",
+                                           "log-pid",
+                                           "evasive-devices",
+                                           "link-remap",
+                                           "shell-job",
+                                           "file-locks",
+                                           "page-server",
+                                           "track-mem",
+                                           "auto-dedup",
+                                           "force-irmap",
+                                           "extra",
+                                           "experimental",
+                                           "deprecated",
+                                           "display-stats",
+                                           "weak-sysctls",
+                                           "stream",
+                                           "tls",
+                                           "skip-file-rwx-check",
+                                           "mntns-compat-mode",
+                                           "unprivileged",
+                                           "ghost-fiemap",
+                                           "allow-uprobes"});
 }
 
 TEST_CASE("names may be cut as long as one is meant") {
@@ -70,11 +91,13 @@ TEST_CASE("names may be cut as long as one is meant") {
   CHECK(with({{"tree", "7"}}).tree == 7);
   Options options;
   CHECK_THROWS_AS(set_option(options, "leave", nullptr), UsageError);
-  CHECK_THROWS_WITH(set_option(options, "leave", nullptr), Contains("'--leave' is ambiguous") && Contains("'--leave-running'"));
+  CHECK_THROWS_WITH(set_option(options, "leave", nullptr),
+                    Contains("'--leave' is ambiguous") && Contains("'--leave-running'"));
   CHECK_THROWS_WITH(set_option(options, "bogus", nullptr), Equals("unrecognized option '--bogus'"));
   CHECK_THROWS_WITH(set_option(options, "", nullptr), Equals("unrecognized option '--'"));
   CHECK_THROWS_WITH(set_option(options, "tree", nullptr), Equals("option '--tree' requires an argument"));
-  CHECK_THROWS_WITH(set_option(options, "no-shell-job", "x"), Equals("option '--no-shell-job' doesn't allow an argument"));
+  CHECK_THROWS_WITH(set_option(options, "no-shell-job", "x"),
+                    Equals("option '--no-shell-job' doesn't allow an argument"));
 }
 
 TEST_CASE("verbosity counts, and a number sets") {
@@ -89,8 +112,8 @@ TEST_CASE("verbosity counts, and a number sets") {
 TEST_CASE("numbers are whole, in range, and alone") {
   Options options;
   for (const char* pid : {"0", "-1", "x", "7x", "", "99999999999"}) {
-    CHECK_THROWS_WITH(set_option(options, "tree", pid, "-t"), Equals(std::string("invalid argument for -t: ") + pid) ||
-                                                                  Equals("invalid argument for -t"));
+    CHECK_THROWS_WITH(set_option(options, "tree", pid, "-t"),
+                      Equals(std::string("invalid argument for -t: ") + pid) || Equals("invalid argument for -t"));
   }
   CHECK_THROWS_WITH(set_option(options, "port", "0"), Equals("invalid argument for --port: 0"));
   CHECK_THROWS_AS(set_option(options, "timeout", "-1"), base::Error);
@@ -117,7 +140,8 @@ TEST_CASE("the last of two that contradict each other wins") {
 }
 
 TEST_CASE("what is not there yet is refused by name, all of it, by the commands it would change") {
-  const auto options = with({{"tree", "7"}, {"tcp-established", nullptr}, {"skip-mnt", "/x"}, {"prev-images-dir", "p"}});
+  const auto options =
+      with({{"tree", "7"}, {"tcp-established", nullptr}, {"skip-mnt", "/x"}, {"prev-images-dir", "p"}});
   CHECK(refusal(options, dump_command) ==
         "--prev-images-dir, --skip-mnt, --tcp-established: not supported by this version yet");
   CHECK(refusal(options, restore_command) == "--tcp-established: not supported by this version yet");
@@ -125,8 +149,11 @@ TEST_CASE("what is not there yet is refused by name, all of it, by the commands 
 }
 
 TEST_CASE("switching off, or asking for what happens anyway, is fine") {
-  CHECK(refusal(with({{"tree", "7"}, {"tcp-established", nullptr}, {"no-tcp-established", nullptr}}), dump_command).empty());
-  CHECK(refusal(with({{"tree", "7"}, {"manage-cgroups", "ignore"}, {"network-lock", "skip"}, {"cpu-cap", "none"}}), dump_command).empty());
+  CHECK(refusal(with({{"tree", "7"}, {"tcp-established", nullptr}, {"no-tcp-established", nullptr}}), dump_command)
+            .empty());
+  CHECK(refusal(with({{"tree", "7"}, {"manage-cgroups", "ignore"}, {"network-lock", "skip"}, {"cpu-cap", "none"}}),
+                dump_command)
+            .empty());
   CHECK_FALSE(refusal(with({{"tree", "7"}, {"manage-cgroups", nullptr}}), dump_command).empty());
   CHECK_FALSE(refusal(with({{"tree", "7"}, {"manage-cgroups", "full"}}), dump_command).empty());
   CHECK_FALSE(refusal(with({{"tree", "7"}, {"network-lock", "nftables"}}), dump_command).empty());
@@ -136,10 +163,12 @@ TEST_CASE("switching off, or asking for what happens anyway, is fine") {
 TEST_CASE("options that do not fit together") {
   CHECK(refusal(with({{"restore-sibling", nullptr}}), restore_command) ==
         "--restore-sibling only makes sense with --restore-detached");
-  CHECK(refusal(with({{"inherit-fd", "fd[1]:x"}, {"tree", "1"}}), dump_command) == "--inherit-fd is restore-only option");
+  CHECK(refusal(with({{"inherit-fd", "fd[1]:x"}, {"tree", "1"}}), dump_command) ==
+        "--inherit-fd is restore-only option");
   CHECK_THAT(refusal({}, dump_command), Contains("pid not specified"));
   Options options;
-  CHECK_THROWS_WITH(set_option(options, "ms", nullptr), Contains("--ms is deprecated; see \"Check options\" of criu --help"));
+  CHECK_THROWS_WITH(set_option(options, "ms", nullptr),
+                    Contains("--ms is deprecated; see \"Check options\" of criu --help"));
   CHECK_THROWS_WITH(set_option(options, "tls", nullptr), Equals("CRIU was built without TLS support"));
   CHECK_THROWS_AS(set_option(options, "file-validation", "md5"), UsageError);
 }

@@ -19,7 +19,8 @@ TEST_CASE("the text of a dump's statistics") {
   stats.set_pages_scanned(255);
   stats.set_pages_written(16);
   const std::string head =
-      "Displaying dump stats:\nFreezing time: 1 us\nFrozen time: 2 us\nMemory dump time: 3 us\nMemory write time: 4 us\n";
+      "Displaying dump stats:\nFreezing time: 1 us\nFrozen time: 2 us\nMemory dump time: 3 us\nMemory write time: 4 "
+      "us\n";
   const std::string tail =
       "Memory pages scanned: 255 (0xff)\nMemory pages skipped from parent: 0 (0x0)\n"
       "Memory pages written: 16 (0x10)\nLazy memory pages: 0 (0x0)\n";
@@ -33,7 +34,8 @@ TEST_CASE("the text of a restore's statistics") {
   stats.set_restore_time(9);
   stats.set_forking_time(8);
   CHECK(describe(stats) ==
-        "Displaying restore stats:\nPages compared: 0 (0x0)\nPages skipped COW: 0 (0x0)\nRestore time: 9 us\nForking time: 8 us\n");
+        "Displaying restore stats:\nPages compared: 0 (0x0)\nPages skipped COW: 0 (0x0)\nRestore time: 9 us\nForking "
+        "time: 8 us\n");
   stats.set_pages_restored(10);
   CHECK(describe(stats).find("Pages restored: 10 (0xa)\nRestore time") != std::string::npos);
 }

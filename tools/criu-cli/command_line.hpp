@@ -3,7 +3,6 @@
 #pragma once
 
 #include <criu/core.hpp>
-
 #include <string>
 #include <vector>
 
@@ -19,8 +18,8 @@ struct CommandLine {
   std::vector<Given> options;
   std::vector<char*> words;  // the command first
   bool help = false;
-  bool version = false;      // options behind it were not read
-  bool wrong = false;        // getopt has complained on stderr
+  bool version = false;  // options behind it were not read
+  bool wrong = false;    // getopt has complained on stderr
   bool no_default_config = false;
   const char* config = nullptr;
 };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// The command line over libcriu-core: reads what is asked for, calls the library, says how it went. No logic of its own.
+// The command line over libcriu-core: reads what is asked for, calls the library, says how it went. No logic of its
+// own.
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,7 +23,9 @@ constexpr int vetoed_after_dump = 255;
 
 using Options = criu::core::Options;
 
-void complain(const std::string& text) { std::fprintf(stderr, "%s: %s\n", program_invocation_short_name, text.c_str()); }
+void complain(const std::string& text) {
+  std::fprintf(stderr, "%s: %s\n", program_invocation_short_name, text.c_str());
+}
 
 int wrong_usage(const std::string& text) {
   complain(text);
@@ -173,9 +176,11 @@ int run(const Command& command, const Words& words, Options& options) {
 }
 
 int run(const cli::CommandLine& line, Options& options) {
-  criu::core::detail::call(criu_core_options_load_defaults, options.get(), static_cast<int>(line.no_default_config), line.config);
+  criu::core::detail::call(criu_core_options_load_defaults, options.get(), static_cast<int>(line.no_default_config),
+                           line.config);
   for (const auto& given : line.options) {
-    criu::core::detail::call(criu_core_options_set_as, options.get(), given.name.c_str(), given.value, given.spelled.c_str());
+    criu::core::detail::call(criu_core_options_set_as, options.get(), given.name.c_str(), given.value,
+                             given.spelled.c_str());
   }
   if (line.wrong) {
     cli::print_short_usage();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 // Kernel interfaces that the headers of Debian 12 (Linux 6.1) lack, or that cannot be included together with the C
-// library's. Our own names, so that no order of includes matters; each with the version that brought it. Sorted by room,
-// then by version: add at the end of a room.
+// library's. Our own names, so that no order of includes matters; each with the version that brought it. Sorted by
+// room, then by version: add at the end of a room.
 #pragma once
 
 #include <cstdint>

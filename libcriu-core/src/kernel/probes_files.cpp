@@ -47,7 +47,7 @@ base::Fd watching(int fd) {
   return epoll;
 }
 
-constexpr int getowner_uids_command = 17;       // F_GETOWNER_UIDS, only in the kernel's own <fcntl.h>
+constexpr int getowner_uids_command = 17;        // F_GETOWNER_UIDS, only in the kernel's own <fcntl.h>
 constexpr unsigned long set_ticks = 0x40085400;  // TFD_IOC_SET_TICKS
 
 }  // namespace
@@ -126,11 +126,13 @@ bool move_mount_set_group() {
     }
     ::mkdir("/tmp/from", 0700);
     ::mkdir("/tmp/to", 0700);
-    if (::mount("probe", "/tmp/from", "tmpfs", 0, nullptr) != 0 || ::mount("/tmp/from", "/tmp/to", nullptr, MS_BIND, nullptr) != 0 ||
+    if (::mount("probe", "/tmp/from", "tmpfs", 0, nullptr) != 0 ||
+        ::mount("/tmp/from", "/tmp/to", nullptr, MS_BIND, nullptr) != 0 ||
         ::mount(nullptr, "/tmp/from", nullptr, MS_SHARED, nullptr) != 0) {
       return lacks("two mounts of a tmpfs");
     }
-    return ::syscall(SYS_move_mount, AT_FDCWD, "/tmp/from", AT_FDCWD, "/tmp/to", base::kernel::move_mount_set_group) == 0 ||
+    return ::syscall(SYS_move_mount, AT_FDCWD, "/tmp/from", AT_FDCWD, "/tmp/to", base::kernel::move_mount_set_group) ==
+               0 ||
            lacks("MOVE_MOUNT_SET_GROUP");
   });
 }

@@ -96,7 +96,8 @@ bool map_files() {
   char target[4096];
   while (const dirent* entry = ::readdir(dir.get())) {
     if (entry->d_name[0] != '.') {
-      return ::readlinkat(::dirfd(dir.get()), entry->d_name, target, sizeof target) > 0 || lacks("a link in /proc/self/map_files");
+      return ::readlinkat(::dirfd(dir.get()), entry->d_name, target, sizeof target) > 0 ||
+             lacks("a link in /proc/self/map_files");
     }
   }
   return false;
@@ -118,7 +119,8 @@ bool vdso_remap() {
   return in_child([] {
     for (const auto& area : own_areas()) {
       const auto& line = area.line;
-      const bool of_kernel = line.find("[vdso]") != line.npos || line.find("[vvar") != line.npos || line.find("[sigpage]") != line.npos;
+      const bool of_kernel =
+          line.find("[vdso]") != line.npos || line.find("[vvar") != line.npos || line.find("[sigpage]") != line.npos;
       if (of_kernel && move_away(area) == nullptr) {
         return lacks("mremap of the vdso");
       }
@@ -145,7 +147,8 @@ bool mem_dirty_track() {
     const auto soft_dirty = [&] {
       std::uint64_t entry = 0;
       const auto offset = static_cast<off_t>(reinterpret_cast<std::uintptr_t>(page.data()) / page_size * sizeof entry);
-      return ::pread(pagemap.get(), &entry, sizeof entry, offset) == sizeof entry && (entry & std::uint64_t{1} << 55) != 0;
+      return ::pread(pagemap.get(), &entry, sizeof entry, offset) == sizeof entry &&
+             (entry & std::uint64_t{1} << 55) != 0;
     };
     if (soft_dirty()) {
       return false;
@@ -175,7 +178,8 @@ bool aio_remap() {
 bool uffd() { return uffd_with(0); }
 
 bool uffd_noncoop() {
-  return uffd_with(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMOVE);
+  return uffd_with(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP |
+                   UFFD_FEATURE_EVENT_REMOVE);
 }
 
 bool can_map_vdso() {
@@ -226,7 +230,8 @@ bool overlayfs_maps() {
     for (const char* dir : {"/tmp/lower", "/tmp/upper", "/tmp/work", "/tmp/all"}) {
       ::mkdir(dir, 0700);
     }
-    if (::mount("overlay", "/tmp/all", "overlay", 0, "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work") != 0) {
+    if (::mount("overlay", "/tmp/all", "overlay", 0, "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work") !=
+        0) {
       // A kernel without that file system has no mappings of it to get wrong.
       return errno == ENODEV || lacks("mount an overlay");
     }

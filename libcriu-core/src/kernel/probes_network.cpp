@@ -34,9 +34,9 @@ namespace criu::kernel::probe {
 
 namespace {
 
-constexpr unsigned long sock_netns = 0x894c;       // SIOCGSKNS, Linux 4.9
-constexpr unsigned long unix_sock_file = 0x89e0;   // SIOCUNIXFILE, Linux 4.11
-constexpr int repair_window = 29;                  // TCP_REPAIR_WINDOW, Linux 4.8
+constexpr unsigned long sock_netns = 0x894c;      // SIOCGSKNS, Linux 4.9
+constexpr unsigned long unix_sock_file = 0x89e0;  // SIOCUNIXFILE, Linux 4.11
+constexpr int repair_window = 29;                 // TCP_REPAIR_WINDOW, Linux 4.8
 
 base::Fd open_socket(int family, int type, int protocol = 0) {
   return base::Fd(::socket(family, type | SOCK_CLOEXEC, protocol));
@@ -103,7 +103,8 @@ class Request {
         return -errno;
       }
       auto left = static_cast<unsigned>(got);
-      for (auto* message = reinterpret_cast<nlmsghdr*>(answer); NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
+      for (auto* message = reinterpret_cast<nlmsghdr*>(answer); NLMSG_OK(message, left);
+           message = NLMSG_NEXT(message, left)) {
         if (message->nlmsg_type == NLMSG_ERROR || message->nlmsg_type == NLMSG_DONE) {
           // Both carry the number first. Families without a module end the dump with an error in DONE.
           return message->nlmsg_len >= NLMSG_LENGTH(sizeof(int)) ? *static_cast<int*>(NLMSG_DATA(message)) : 0;
@@ -231,7 +232,8 @@ bool sock_diag() {
   netlink_query.sdiag_protocol = NDIAG_PROTO_ALL;
   const bool v6 = has_ipv6();
   return collects("unix", diag(unix_query)) && collects("tcp", inet_diag(AF_INET, IPPROTO_TCP)) &&
-         collects("udp", inet_diag(AF_INET, IPPROTO_UDP)) && (!v6 || collects("tcp of IPv6", inet_diag(AF_INET6, IPPROTO_TCP))) &&
+         collects("udp", inet_diag(AF_INET, IPPROTO_UDP)) &&
+         (!v6 || collects("tcp of IPv6", inet_diag(AF_INET6, IPPROTO_TCP))) &&
          (!v6 || collects("udp of IPv6", inet_diag(AF_INET6, IPPROTO_UDP))) && collects("packet", diag(packet_query)) &&
          collects("netlink", diag(netlink_query));
 }
@@ -247,7 +249,8 @@ bool tcp_basic() {
   }
   const auto fd = open_socket(AF_INET, SOCK_STREAM);
   int stamp = 0;
-  return (set(fd, SOL_TCP, TCP_REPAIR, 1) || lacks("TCP_REPAIR")) && (get(fd, SOL_TCP, TCP_TIMESTAMP, stamp) || lacks("TCP_TIMESTAMP"));
+  return (set(fd, SOL_TCP, TCP_REPAIR, 1) || lacks("TCP_REPAIR")) &&
+         (get(fd, SOL_TCP, TCP_TIMESTAMP, stamp) || lacks("TCP_TIMESTAMP"));
 }
 
 bool socket_filter() {
@@ -264,12 +267,14 @@ bool tcp_window() {
   }
   const auto [client, server] = connection();
   std::uint32_t window[5]{};
-  return (set(client, SOL_TCP, TCP_REPAIR, 1) && get(client, SOL_TCP, repair_window, window)) || lacks("TCP_REPAIR_WINDOW");
+  return (set(client, SOL_TCP, TCP_REPAIR, 1) && get(client, SOL_TCP, repair_window, window)) ||
+         lacks("TCP_REPAIR_WINDOW");
 }
 
 bool tcp_half_closed() {
   const auto [client, server] = connection();
-  return (::shutdown(client.get(), SHUT_WR) == 0 && set(client, SOL_TCP, TCP_REPAIR, 1)) || lacks("TCP_REPAIR of a half-closed connection");
+  return (::shutdown(client.get(), SHUT_WR) == 0 && set(client, SOL_TCP, TCP_REPAIR, 1)) ||
+         lacks("TCP_REPAIR of a half-closed connection");
 }
 
 bool sk_ns() {
@@ -286,7 +291,8 @@ bool sk_unix_file() {
 }
 
 bool net_diag_raw() {
-  return collects("raw", inet_diag(AF_INET, IPPROTO_RAW)) && (!has_ipv6() || collects("raw of IPv6", inet_diag(AF_INET6, IPPROTO_RAW)));
+  return collects("raw", inet_diag(AF_INET, IPPROTO_RAW)) &&
+         (!has_ipv6() || collects("raw of IPv6", inet_diag(AF_INET6, IPPROTO_RAW)));
 }
 
 bool nsid() {
@@ -294,7 +300,8 @@ bool nsid() {
   rtgenmsg header{AF_UNSPEC};
   Request request(RTM_GETNSID, 0, header);
   request.attribute(NETNSA_FD, ns.get());
-  const int error = request.ask(NETLINK_ROUTE, [](const nlmsghdr& message) { return message.nlmsg_type == RTM_NEWNSID; });
+  const int error =
+      request.ask(NETLINK_ROUTE, [](const nlmsghdr& message) { return message.nlmsg_type == RTM_NEWNSID; });
   errno = -error;
   return error == 0 || lacks("RTM_GETNSID");
 }
@@ -369,7 +376,9 @@ bool sockopt_buf_lock() {
   return get(open_socket(AF_INET, SOCK_STREAM), SOL_SOCKET, SO_BUF_LOCK, lock) || lacks("SO_BUF_LOCK");
 }
 
-bool ipv6_freebind() { return set(open_socket(AF_INET6, SOCK_STREAM), SOL_IPV6, IPV6_FREEBIND, 1) || lacks("IPV6_FREEBIND"); }
+bool ipv6_freebind() {
+  return set(open_socket(AF_INET6, SOCK_STREAM), SOL_IPV6, IPV6_FREEBIND, 1) || lacks("IPV6_FREEBIND");
+}
 
 bool tun() {
   if (!exists("/dev/net/tun")) {

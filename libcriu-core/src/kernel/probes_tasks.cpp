@@ -38,12 +38,14 @@ bool size_of_mm_map() {
 bool filter_self() {
   sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
   const sock_fprog program{1, code};
-  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
 }
 
 // The first arguments of clone3, as far as Linux 5.5 knows them.
 struct CloneArguments {
-  std::uint64_t flags = 0, pidfd = 0, child_tid = 0, parent_tid = 0, exit_signal = SIGCHLD, stack = 0, stack_size = 0, tls = 0;
+  std::uint64_t flags = 0, pidfd = 0, child_tid = 0, parent_tid = 0, exit_signal = SIGCHLD, stack = 0, stack_size = 0,
+                tls = 0;
   std::uint64_t set_tid = 0, set_tid_size = 0;
 };
 
@@ -71,7 +73,8 @@ bool proc_stat() {
   const auto text = file_text("/proc/self/stat");
   const auto name_end = text.rfind(')');
   // Behind the name: fields 3 to 52, the last of them the exit code.
-  return name_end != text.npos && std::count(text.begin() + static_cast<std::ptrdiff_t>(name_end), text.end(), ' ') >= 50;
+  return name_end != text.npos &&
+         std::count(text.begin() + static_cast<std::ptrdiff_t>(name_end), text.end(), ' ') >= 50;
 }
 
 bool sem_next_id() { return ::geteuid() != 0 || opens("/proc/sys/kernel/sem_next_id", O_RDWR); }
@@ -107,8 +110,8 @@ bool seccomp_suspend() {
 
 bool seccomp_filters() {
   const Tracee tracee(filter_self);
-  return tracee &&
-         (::ptrace(PTRACE_SECCOMP_GET_FILTER, tracee.pid(), nullptr, nullptr) == 1 || lacks("PTRACE_SECCOMP_GET_FILTER"));
+  return tracee && (::ptrace(PTRACE_SECCOMP_GET_FILTER, tracee.pid(), nullptr, nullptr) == 1 ||
+                    lacks("PTRACE_SECCOMP_GET_FILTER"));
 }
 
 bool posix_timers() { return exists("/proc/self/timers"); }
@@ -171,16 +174,17 @@ bool pidfd_store() {
 bool ns_pid() { return file_text("/proc/self/status").find("\nNSpid:") != std::string::npos; }
 
 bool timer_cr_ids() {
-  return ::prctl(base::kernel::pr_timer_create_restore_ids, base::kernel::pr_timer_create_restore_ids_get, 0, 0, 0) >= 0 ||
+  return ::prctl(base::kernel::pr_timer_create_restore_ids, base::kernel::pr_timer_create_restore_ids_get, 0, 0, 0) >=
+             0 ||
          lacks("PR_TIMER_CREATE_RESTORE_IDS");
 }
 
 bool get_rseq_conf() {
   const Tracee tracee;
   std::uint64_t configuration[3]{};
-  return tracee &&
-         (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tracee.pid(), sizeof configuration, configuration) == sizeof configuration ||
-          lacks("PTRACE_GET_RSEQ_CONFIGURATION"));
+  return tracee && (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tracee.pid(), sizeof configuration, configuration) ==
+                        sizeof configuration ||
+                    lacks("PTRACE_GET_RSEQ_CONFIGURATION"));
 }
 
 bool breakpoints() {
@@ -202,8 +206,6 @@ bool compat_cr() {
 
 bool apparmor_active() { return file_text("/sys/module/apparmor/parameters/enabled").starts_with('Y'); }
 
-bool apparmor_stacking() {
-  return file_text("/sys/kernel/security/apparmor/features/domain/stack").starts_with("yes");
-}
+bool apparmor_stacking() { return file_text("/sys/kernel/security/apparmor/features/domain/stack").starts_with("yes"); }
 
 }  // namespace criu::kernel::probe
