@@ -119,7 +119,6 @@ int criu_core_options_load_defaults(criu_core_options* options, int skip_default
 int criu_core_options_verbosity(const criu_core_options* options) { return options->options.verbosity; }
 int criu_core_options_detached(const criu_core_options* options) { return options->options.detach; }
 int criu_core_options_exec_cmd(const criu_core_options* options) { return options->options.exec_after; }
-const char* criu_core_options_log_file(const criu_core_options* options) { return options->options.log_file.c_str(); }
 
 const criu_core_option* criu_core_option_at(size_t index) {
   static const std::vector<criu_core_option> list = [] {
@@ -152,6 +151,8 @@ int criu_core_start(criu_core_options* options, enum criu_core_command command, 
 }
 
 void criu_core_log_to(int fd, int level) { criu::log::open(fd, level); }
+
+int criu_core_log_is_stderr(void) { return criu::log::is_stderr(); }
 
 void criu_core_log_listen(void (*listener)(int level, const char* line, void* context), void* context) {
   criu::log::listen(listener, context);

@@ -20,6 +20,7 @@ struct Held {
 };
 
 int log_fd = STDERR_FILENO;
+bool on_stderr = true;
 pid_t speaker = 0;
 Listener listener = nullptr;
 void* of_listener = nullptr;
@@ -44,6 +45,7 @@ void let_go() {
 
 void open(int fd, int at) {
   log_fd = fd;
+  on_stderr = fd == STDERR_FILENO;
   current_level = at;
   start = std::chrono::steady_clock::now();
   let_go();
@@ -68,7 +70,11 @@ void move_above(int lowest) {
   }
 }
 
+void continue_in(int fd) { ::dup3(fd, log_fd, O_CLOEXEC); }
+
 int descriptor() { return log_fd; }
+
+bool is_stderr() { return on_stderr; }
 
 int level() { return current_level; }
 

@@ -24,7 +24,11 @@ void hold();
 void release(int level);
 // Moves the log's descriptor out of the way of lower ones.
 void move_above(int lowest);
+// Goes on in another file, without a new start of the time; the log's descriptor keeps its number.
+void continue_in(int fd);
 int descriptor();
+// Whether it was opened there, wherever its descriptor is by now.
+bool is_stderr();
 int level();
 // Every line from now on tells who speaks: for restored tasks, as they share one file. 0: nobody.
 void speak_as(pid_t pid);

@@ -48,13 +48,17 @@ std::string run_id() {
   return text;
 }
 
+int create_log(const std::string& path) {
+  constexpr int flags = O_CREAT | O_TRUNC | O_WRONLY | O_APPEND | O_CLOEXEC;
+  return base::check(::open(path.c_str(), flags, 0600), "can't create log file", path);
+}
+
 void open_log(const Options& options) {
   int fd = STDERR_FILENO;
   if (options.log_file == "-") {
     fd = STDOUT_FILENO;
   } else if (!options.log_file.empty()) {
-    constexpr int flags = O_CREAT | O_TRUNC | O_WRONLY | O_APPEND | O_CLOEXEC;
-    fd = base::check(::open(options.log_file.c_str(), flags, 0600), "can't create log file", options.log_file);
+    fd = create_log(options.log_file);
   }
   log::open(fd, options.verbosity);
 }
@@ -73,7 +77,9 @@ void check_privileges(const Options& options) {
     return;
   }
   if (!options.unprivileged) {
-    throw PrivilegeError("Running as non-root requires '--unprivileged'\nPlease consult the documentation for limitations when running as non-root");
+    throw PrivilegeError(
+        "Running as non-root requires '--unprivileged'\nPlease consult the documentation for limitations when running "
+        "as non-root");
   }
   // Capabilities gained from a file leave the process undumpable, and its own /proc files then belong to root.
   ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
@@ -93,9 +99,19 @@ void start_session(Options& options, Command command) {
     LOG_INFO("Version: {} (gitid 0)", version_text);
     utsname system{};
     ::uname(&system);
-    LOG_INFO("Running on {} {} {} {} {}", system.nodename, system.sysname, system.release, system.version, system.machine);
+    LOG_INFO("Running on {} {} {} {} {}", system.nodename, system.sysname, system.release, system.version,
+             system.machine);
   }
   validate(options, command);
+}
+
+void log_as_task(const Options& options, pid_t pid) {
+  if (options.log_pid && !options.log_file.empty() && options.log_file != "-") {
+    const base::Fd file(create_log(options.log_file + "." + std::to_string(pid)));
+    log::continue_in(file.get());
+  } else {
+    log::speak_as(pid);
+  }
 }
 
 void write_pidfile(const Options& options, pid_t pid) {

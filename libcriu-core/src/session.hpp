@@ -22,6 +22,10 @@ void check_privileges(const Options& options);
 // options hold absolute names.
 void start_session(Options& options, Command command);
 
+// For a process that becomes a restored task: its lines of the log tell its pid, or go to a file of their own
+// (--log-pid).
+void log_as_task(const Options& options, pid_t pid);
+
 // The file for --pidfile, which must not exist: someone else's pid would be lost. Nothing without the option.
 void write_pidfile(const Options& options, pid_t pid);
 // Tells who waits at --status-fd that the service is ready.

@@ -36,11 +36,11 @@ class Getopt {
     if (got < 0) {
       return false;
     }
-    given = {nullptr, optarg, {}};
+    given = {{}, optarg, {}};
     option = nullptr;
     if (index >= 0 && got >= 256) {
       given.name = long_[static_cast<std::size_t>(index)].name;
-      given.spelled = std::string("--") + given.name;
+      given.spelled = "--" + given.name;
       option = criu_core_option_at(static_cast<std::size_t>(got - 256) / 2);
     } else if (const auto* lettered = by_letter(got)) {
       given.name = lettered->name;

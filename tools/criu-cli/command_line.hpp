@@ -3,14 +3,13 @@
 #pragma once
 
 #include <criu/core.hpp>
-
 #include <string>
 #include <vector>
 
 namespace cli {
 
 struct Given {
-  const char* name;     // as the library knows it, "no-" included
+  std::string name;     // as the library knows it, "no-" included
   const char* value;    // null: none
   std::string spelled;  // "-t" or "--tree"
 };
@@ -19,8 +18,8 @@ struct CommandLine {
   std::vector<Given> options;
   std::vector<char*> words;  // the command first
   bool help = false;
-  bool version = false;      // options behind it were not read
-  bool wrong = false;        // getopt has complained on stderr
+  bool version = false;  // options behind it were not read
+  bool wrong = false;    // getopt has complained on stderr
   bool no_default_config = false;
   const char* config = nullptr;
 };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// The command line over libcriu-core: reads what is asked for, calls the library, says how it went. No logic of its own.
+// The command line over libcriu-core: reads what is asked for, calls the library, says how it went. No logic of its
+// own.
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,7 +23,9 @@ constexpr int vetoed_after_dump = 255;
 
 using Options = criu::core::Options;
 
-void complain(const std::string& text) { std::fprintf(stderr, "%s: %s\n", program_invocation_short_name, text.c_str()); }
+void complain(const std::string& text) {
+  std::fprintf(stderr, "%s: %s\n", program_invocation_short_name, text.c_str());
+}
 
 int wrong_usage(const std::string& text) {
   complain(text);
@@ -31,10 +34,10 @@ int wrong_usage(const std::string& text) {
 }
 
 // An error of the library is in its log already; one who looks at the terminal must see it as well.
-int report(const criu::core::Error& error, const Options& options, bool log_is_open) {
+int report(const criu::core::Error& error) {
   if (error.kind() == CRIU_CORE_PRIVILEGE) {
     std::printf("%s\n", error.what());
-  } else if (log_is_open && *criu_core_options_log_file(options.get()) != '\0') {
+  } else if (!criu_core_log_is_stderr()) {
     complain(error.what());
   }
   if (error.kind() == CRIU_CORE_USAGE) {
@@ -160,24 +163,24 @@ int check_words(const Command& command, const Words& words, const Options& optio
 }
 
 int run(const Command& command, const Words& words, Options& options) {
-  bool log_is_open = false;
   try {
     criu::core::detail::call(criu_core_check_privileges, options.get());
     if (const int wrong = check_words(command, words, options)) {
       return wrong;
     }
     criu::core::detail::call(criu_core_start, options.get(), command.number);
-    log_is_open = true;
     return command.run(options, words);
   } catch (const criu::core::Error& error) {
-    return report(error, options, log_is_open);
+    return report(error);
   }
 }
 
 int run(const cli::CommandLine& line, Options& options) {
-  criu::core::detail::call(criu_core_options_load_defaults, options.get(), static_cast<int>(line.no_default_config), line.config);
+  criu::core::detail::call(criu_core_options_load_defaults, options.get(), static_cast<int>(line.no_default_config),
+                           line.config);
   for (const auto& given : line.options) {
-    criu::core::detail::call(criu_core_options_set_as, options.get(), given.name, given.value, given.spelled.c_str());
+    criu::core::detail::call(criu_core_options_set_as, options.get(), given.name.c_str(), given.value,
+                             given.spelled.c_str());
   }
   if (line.wrong) {
     cli::print_short_usage();
@@ -231,7 +234,7 @@ int main(int argc, char** argv) {
   try {
     result = run(line, options);
   } catch (const criu::core::Error& error) {
-    result = report(error, options, false);
+    result = report(error);
   }
   criu_core_release_log(options.get());
   return result;

@@ -1,0 +1,415 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""What programs and people see of criu-cli: stdout, exit codes, files, and a plain word on stderr.
+
+Runs the program named by $CRIU_CLI, as root."""
+
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+import unittest
+
+CRIU = os.environ["CRIU_CLI"]
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="criu-cli-")
+        self.home = os.path.join(self.dir, "home")
+        self.images = os.path.join(self.dir, "images")
+        os.makedirs(self.home + "/.criu")
+        os.makedirs(self.images)
+        self.addCleanup(shutil.rmtree, self.dir)
+
+    def run_criu(self, *args, env=None, **more):
+        variables = {key: value for key, value in os.environ.items() if not key.startswith("CRIU_")}
+        variables.update({"HOME": self.home}, **(env or {}))
+        return subprocess.run([CRIU, *args], cwd=self.dir, env=variables, capture_output=True, text=True, timeout=60, **more)
+
+    def fails(self, *args, says, code=1, usage=False, **more):
+        result = self.run_criu(*args, **more)
+        self.assertEqual(result.returncode, code, result)
+        self.assertIn(says, result.stderr)
+        if usage:
+            self.assertIn("Usage:", result.stdout)
+        else:
+            self.assertEqual(result.stdout, "")
+        return result
+
+    def write(self, name, text, mode=0o600):
+        path = os.path.join(self.dir, name)
+        with open(path, "w") as file:
+            file.write(text)
+        os.chmod(path, mode)
+        return path
+
+    def read(self, *name):
+        with open(os.path.join(self.dir, *name)) as file:
+            return file.read()
+
+
+class Talking(Case):
+    def test_version(self):
+        for spelled in ("-V", "--version"):
+            result = self.run_criu(spelled)
+            self.assertEqual((result.returncode, result.stdout, result.stderr), (0, "Version: 4.2\n", ""))
+        self.assertEqual(self.run_criu("-V", "--bogus").returncode, 0)
+        self.assertEqual(self.run_criu("--bogus", "-V").returncode, 1)
+
+    def test_usage(self):
+        result = self.run_criu()
+        self.assertEqual((result.returncode, result.stderr), (1, ""))
+        self.assertIn("Try -h|--help for more info", result.stdout)
+        for args in (["-h"], ["dump", "--help"], ["--bogus", "-h"]):
+            result = self.run_criu(*args)
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            for word in ("--tree PID", "--lazy-pages", "pagemap_scan_guard_pages", "page-server", "--ms"):
+                self.assertIn(word, result.stdout)
+
+    def test_unknown(self):
+        self.fails("--bogus", "dump", says="unrecognized option '--bogus'", usage=True)
+        self.fails("-q", says="invalid option -- 'q'", usage=True)
+        self.fails("dump", "--leave", says="is ambiguous", usage=True)
+        self.fails("dump", "--tree", says="requires an argument", usage=True)
+        self.fails("bake", says="unknown command: bake", usage=True)
+        self.fails("-v4", says="command is required", usage=True)
+        self.fails("dum", says="unknown command: dum", usage=True)
+
+    def test_removed_and_later_commands(self):
+        self.fails("exec", says='The "exec" action is deprecated by the Compel library.', code=255)
+        self.fails("show", says='To view an image use the "crit decode -i $name --pretty" command.', code=255)
+        for command in ("pre-dump", "lazy-pages", "page-server", "service", "dedup"):
+            self.fails(command, says=command + ": not supported by this version yet")
+        self.fails("swrk", "3", says="swrk: not supported by this version yet")
+        self.fails("swrk", says="swrk <fd>")
+        self.fails("cpuinfo", says="cpuinfo requires an action: dump or check", usage=True)
+        self.fails("cpuinfo", "eat", says="unknown cpuinfo sub-command: eat", usage=True)
+
+    def test_words(self):
+        self.fails("dump", "x", says="excessive parameter for command dump", usage=True)
+        self.fails("restore", "x", "y", says="excessive parameters for command restore", usage=True)
+        self.fails("dump", "--exec-cmd", "x", says="--exec-cmd is available for the restore command only", usage=True)
+        self.fails("restore", "--exec-cmd", says="--exec-cmd requires a command", usage=True)
+        self.fails("restore", "-d", "--exec-cmd", "--", "x", usage=True,
+                   says="--restore-detached and --exec-cmd cannot be used together")
+
+    def test_values(self):
+        self.fails("dump", "-t", "0", says="invalid argument for -t: 0")
+        self.fails("dump", "--tree", "x", says="invalid argument for --tree: x")
+        self.fails("dump", says="pid not specified")
+        self.fails("restore", "-S", says="--restore-sibling only makes sense with --restore-detached")
+        self.fails("dump", "-t1", "--file-validation", "md5", says="Unknown file validation method md5", usage=True)
+        self.fails("check", "--ms", says="--ms is deprecated")
+        self.fails("dump", "--inherit-fd", "fd[1]:x", says="--inherit-fd is restore-only option")
+        self.fails("dump", "-D", "nowhere", says="Couldn't open image dir")
+        self.fails("dump", "-W", "nowhere", says="can't change to work dir")
+
+    def test_later_options(self):
+        for option in ("--tcp-established", "--file-locks", "-l", "-x", "-Mauto", "--lazy-pages", "--external=x"):
+            self.fails("dump", "-t1", option, says="not supported by this version yet")
+        self.fails("dump", "-t1", "--tcp-est", "--track-mem", says="--tcp-established, --track-mem: not supported")
+        # Without a say in what the command does, or switched off again: no reason to refuse.
+        for args in (["--track-mem"], ["--tcp-close", "--no-tcp-close"], ["--no-auto-dedup"]):
+            self.assertIn("inventory", self.run_criu("restore", *args).stderr)
+
+    def test_close(self):
+        reader, writer = os.pipe()
+        os.set_inheritable(writer, True)
+        self.assertEqual(self.run_criu("--close", str(writer), "-V", pass_fds=[writer]).returncode, 0)
+        self.fails("--close", "1000", "-V", says="descriptor 1000")
+        os.close(reader)
+        os.close(writer)
+
+    def test_environment(self):
+        for value in ("0", "139", "-1", "x"):
+            self.fails("-V", says="CRIU_FAULT out of bounds.", env={"CRIU_FAULT": value})
+        self.assertEqual(self.run_criu("-V", env={"CRIU_FAULT": "1"}).returncode, 0)
+
+    def test_rights(self):
+        if os.geteuid() != 0 or shutil.which("setpriv") is None:
+            self.skipTest("needs root and setpriv")
+
+        def drop():
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+
+        os.chmod(self.dir, 0o755)
+        result = self.run_criu("check", preexec_fn=drop)
+        self.assertEqual(result.returncode, 1)
+        self.assertTrue(result.stdout.startswith(
+            "CRIU needs to have the CAP_SYS_ADMIN or the CAP_CHECKPOINT_RESTORE capability: \nsetcap cap_checkpoint_restore+eip "))
+        able = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=+checkpoint_restore",
+                "--ambient-caps=+checkpoint_restore"]
+        result = subprocess.run([*able, CRIU, "check", "--feature", "mnt_id"], capture_output=True, text=True, cwd=self.dir)
+        self.assertEqual(result.returncode, 1)
+        self.assertTrue(result.stdout.startswith("Running as non-root requires '--unprivileged'\n"), result)
+        result = subprocess.run([*able, CRIU, "check", "--unprivileged", "--feature", "mnt_id"], capture_output=True,
+                                text=True, cwd=self.dir)
+        self.assertEqual((result.returncode, result.stdout), (0, "mnt_id is supported\n"), result)
+
+
+class Config(Case):
+    """Each file is told by the option in it that dump refuses."""
+
+    def refused(self, *args, env=None):
+        stderr = self.run_criu("dump", "-t1", *args, env=env).stderr
+        return set(re.findall(r"--([a-z-]+)", stderr.split(": not supported")[0]))
+
+    def setUp(self):
+        super().setUp()
+        self.write("home/.criu/default.conf", "tcp-established\n")
+        self.by_variable = {"CRIU_CONFIG_FILE": self.write("variable.conf", "track-mem\n")}
+        self.explicit = self.write("explicit.conf", "page-server # comment\n")
+
+    def test_which_files(self):
+        self.assertEqual(self.refused(), {"tcp-established"})
+        self.assertEqual(self.refused(env=self.by_variable), {"tcp-established", "track-mem"})
+        self.assertEqual(self.refused("--no-default-config", env=self.by_variable), {"track-mem"})
+        self.assertEqual(self.refused("--config", self.explicit, env=self.by_variable), {"page-server", "track-mem"})
+        self.assertEqual(self.refused("--config=" + self.explicit), {"page-server"})
+        self.assertEqual(self.refused("--config", "/nowhere", "--auto-dedup"), {"auto-dedup"})
+
+    def test_the_command_line_has_the_last_word(self):
+        self.assertEqual(self.refused("--no-tcp-established", "--auto-dedup"), {"auto-dedup"})
+
+    def test_mistakes(self):
+        self.write("home/.criu/default.conf", "bogus\n")
+        self.fails("-V", says="unrecognized option '--bogus'", usage=True)
+        self.write("home/.criu/default.conf", 'log-file "x\n')
+        self.fails("-V", says="Unsupported configuration file format. Please consult man page criu(8)")
+
+
+class Log(Case):
+    def test_file(self):
+        log = os.path.join(self.images, "a.log")
+        self.write("images/a.log", "old")
+        os.umask(0)
+        os.unlink(log)
+        result = self.fails("dump", "-t1", "--tcp-established", "-D", "images", "-o", "a.log", "-v4",
+                            says="--tcp-established: not supported by this version yet")
+        self.assertEqual(result.stderr.count("\n"), 1)
+        self.assertEqual(stat.S_IMODE(os.stat(log).st_mode), 0o600)
+        lines = self.read("images/a.log").splitlines()
+        self.assertRegex(lines[0], r"^\(00\.000000\) CRIU run id = [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+        lines = lines[1:]
+        self.assertRegex(lines[0], r"^\(00\.\d{6}\) Version: 4\.2 \(gitid \S+\)$")
+        self.assertEqual(lines[1].split(") ", 1)[1], "Running on " + " ".join(
+            getattr(os.uname(), part) for part in ("nodename", "sysname", "release", "version", "machine")))
+        self.assertRegex(lines[2], r"^\(00\.\d{6}\) Error \(\w+\.cpp:\d+\): --tcp-established: not supported")
+
+    def test_again(self):
+        self.write("a.log", "old\n" * 100)
+        self.run_criu("restore", "-o", "a.log")
+        self.assertNotIn("old", self.read("a.log"))
+        self.assertIn("Restoring FAILED.", self.read("a.log"))
+
+    def test_levels(self):
+        self.assertEqual(self.run_criu("restore", "-v0").stderr, "")
+        plain = self.run_criu("restore").stderr
+        self.assertRegex(plain, r"^Error \(")
+        self.assertIn("Running on", self.run_criu("restore", "-v").stderr)
+        self.assertIn("Running on", self.run_criu("restore", "--verbosity=3").stderr)
+        self.assertEqual(self.run_criu("restore", "-vvvv", "-verbosity=0").stderr, "")
+
+    def test_stdout(self):
+        result = self.run_criu("restore", "-o", "-")
+        self.assertIn("Restoring FAILED.", result.stdout)
+        self.assertEqual(result.stderr.count("\n"), 1)
+
+    def test_work_dir(self):
+        os.mkdir(os.path.join(self.dir, "work"))
+        self.run_criu("restore", "-D", "images", "-W", "work", "-o", "a.log")
+        self.assertIn("FAILED", self.read("work/a.log"))
+
+
+class Check(Case):
+    def test_kernel(self):
+        result = self.run_criu("check")
+        self.assertEqual((result.returncode, result.stdout), (0, "Looks good.\n"), result)
+
+    def test_more(self):
+        result = self.run_criu("check", "--all")
+        texts = {0: "Looks good.\n", 1: "Looks good but some kernel features are missing\n"
+                 "which, depending on your process tree, may cause\ndump or restore failure.\n"}
+        self.assertEqual(result.stdout, texts[result.returncode])
+
+    def test_features(self):
+        names = self.run_criu("-h").stdout.split("Names for check --feature:")[1].split()
+        self.assertEqual(len(names), 45)
+        supported = set()
+        for name in names:
+            result = self.run_criu("check", "--no-default-config", "-verbosity=0", "--feature", name)
+            self.assertEqual(result.stdout, name + " is supported\n" if result.returncode == 0 else "")
+            self.assertEqual(result.stderr, "")
+            if result.returncode == 0:
+                supported.add(name)
+        # What every kernel from 5.15 on has that allows checkpoints at all.
+        self.assertLessEqual({"mnt_id", "timerfd", "external_net_ns", "ns_pid", "clone3_set_tid", "openat2"}, supported)
+
+    def test_the_last_feature_counts(self):
+        result = self.run_criu("check", "--feature", "nonsense", "--feature", "mnt_id")
+        self.assertEqual((result.returncode, result.stdout), (0, "mnt_id is supported\n"))
+        self.fails("check", "--feature", "nonsense", says="Unknown feature nonsense")
+
+    def test_nothing_stays_behind(self):
+        before = self.read("/proc/self/mountinfo"), os.listdir("/sys/class/net")
+        self.run_criu("check", "--all")
+        for name in ("link_nsid", "tun_ns", "autofs"):
+            self.run_criu("check", "--feature", name)
+        self.assertEqual((self.read("/proc/self/mountinfo"), os.listdir("/sys/class/net")), before)
+
+
+class RoundTrip(Case):
+    """A process that sleeps in a session of its own."""
+
+    def victim(self):
+        process = subprocess.Popen(["setsid", "sleep", "1000"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, cwd="/")
+        self.addCleanup(self.end, process.pid, process)
+        # setsid becomes sleep: dumped before that it would be another program.
+        while self.read("/proc", str(process.pid), "comm") != "sleep\n":
+            pass
+        return process
+
+    @staticmethod
+    def end(pid, process=None):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        if process is not None:
+            process.wait()
+
+    def dump(self, *args, code=0):
+        process = self.victim()
+        result = self.run_criu("dump", "-t", str(process.pid), "-D", "images", "-o", "dump.log", "-v4", *args)
+        self.assertEqual(result.returncode, code, result)
+        if code == 0:
+            self.assertEqual(result.stderr, "")
+        return process, result
+
+    def state(self, pid):
+        return re.search(r"State:\t(.)", self.read("/proc", str(pid), "status"))[1]
+
+    def test_dump(self):
+        process, result = self.dump("--display-stats")
+        self.assertEqual(process.wait(), -signal.SIGKILL)
+        self.assertIn("Dumping finished successfully", self.read("images/dump.log").splitlines()[-1])
+        self.assertNotIn("Error", self.read("images/dump.log"))
+        self.assertTrue(os.path.exists(self.images + "/stats-dump"))
+        lines = result.stdout.splitlines()
+        self.assertEqual(lines[0], "Displaying dump stats:")
+        self.assertRegex(lines[1], r"^Freezing time: \d+ us$")
+        self.assertRegex(lines[7], r"^Memory pages written: (\d+) \(0x[0-9a-f]+\)$")
+        self.assertEqual(len(lines), 9)
+
+    def test_leave(self):
+        process, _ = self.dump("-s", "-R")
+        self.assertIn(self.state(process.pid), "SR")
+        process, _ = self.dump("-R", "-s")
+        self.assertEqual(self.state(process.pid), "T")
+
+    def test_attached(self):
+        process, _ = self.dump()
+        pid = process.pid
+        process.wait()
+        criu = subprocess.Popen([CRIU, "restore", "-D", self.images, "-o", "restore.log", "-v4", "--pidfile", "pid"])
+        self.addCleanup(self.end, pid)
+        self.wait_for(lambda: "Restore finished successfully. Tasks resumed." in self.read_if("images/restore.log"))
+        self.assertEqual(self.read("images/pid"), str(pid))
+        self.assertEqual(stat.S_IMODE(os.stat(self.images + "/pid").st_mode), 0o600)
+        self.assertIsNone(criu.poll())
+        os.kill(pid, signal.SIGTERM)
+        self.assertEqual(criu.wait(10), 0)
+
+    def test_detached(self):
+        process, _ = self.dump()
+        process.wait()
+        self.addCleanup(self.end, process.pid)
+        result = self.run_criu("restore", "-d", "-D", "images", "-s", "--display-stats")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertIn("Restore time: ", result.stdout)
+        self.assertEqual(self.state(process.pid), "T")
+        self.assertTrue(os.path.exists(self.images + "/stats-restore"))
+
+    def test_sibling(self):
+        process, _ = self.dump()
+        process.wait()
+        result = self.run_criu("restore", "-d", "-S", "-D", "images")
+        self.assertEqual(result.returncode, 0, result)
+        os.kill(process.pid, signal.SIGTERM)
+        self.assertEqual(os.waitpid(process.pid, 0), (process.pid, signal.SIGTERM))
+
+    def test_exec(self):
+        process, _ = self.dump()
+        process.wait()
+        self.addCleanup(self.end, process.pid)
+        result = self.run_criu("restore", "-D", "images", "--exec-cmd", "--", "sh", "-c",
+                               "read _ _ _ parent _ < /proc/%d/stat; test $parent = $$ && pwd && exit 42" % process.pid)
+        self.assertEqual((result.returncode, result.stdout), (42, os.path.realpath(self.images) + "\n"), result)
+
+    def test_a_pidfile_is_not_overwritten(self):
+        process, _ = self.dump()
+        process.wait()
+        self.write("images/pid", "123")
+        result = self.run_criu("restore", "-d", "-D", "images", "--pidfile", "pid")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("pid file", result.stderr)
+        self.assertEqual(self.read("images/pid"), "123")
+        self.assertFalse(os.path.exists("/proc/%d" % process.pid))
+
+    def test_scripts(self):
+        script = self.write("script", "#!/bin/sh\necho $CRTOOLS_SCRIPT_ACTION ${CRTOOLS_INIT_PID:-none} >> events\n", 0o700)
+        process, _ = self.dump("--action-script", script)
+        process.wait()
+        self.addCleanup(self.end, process.pid)
+        self.assertEqual(self.read("images/events").split()[::2], ["pre-dump", "post-dump"])
+        os.unlink(self.images + "/events")
+        self.assertEqual(self.run_criu("restore", "-d", "-D", "images", "--action-script", script).returncode, 0)
+        pid = str(process.pid)
+        self.assertEqual(self.read("images/events").split(), ["pre-restore", "none", "post-restore", pid, "pre-resume", pid,
+                                                              "post-resume", pid])
+
+    def test_a_script_after_the_dump_can_veto(self):
+        script = self.write("script", "#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != post-dump ] || exit 7\n", 0o700)
+        process, _ = self.dump("--action-script", script, code=255)
+        self.assertIn(self.state(process.pid), "SR")
+
+    def test_a_script_before_the_dump_can_veto(self):
+        script = self.write("script", "#!/bin/sh\nexit 7\n", 0o700)
+        process, result = self.dump("--action-script", script, code=1)
+        self.assertIn("Pre dump script failed", result.stderr)
+        self.assertIn(self.state(process.pid), "SR")
+        self.assertIn("Dumping FAILED.", self.read("images/dump.log"))
+
+    def test_no_such_process(self):
+        process = self.victim()
+        self.end(process.pid, process)
+        self.fails("dump", "-t", str(process.pid), "-D", "images", "-o", "a.log", says=str(process.pid))
+
+    def test_check_of_a_tree(self):
+        process = self.victim()
+        result = self.run_criu("check", "-t", str(process.pid))
+        if "not supported by this version yet" in result.stderr:
+            self.skipTest("this build can't look into a tree")
+        self.assertEqual((result.returncode, result.stdout), (0, "%d can be dumped\n" % process.pid), result)
+        self.assertIn(self.state(process.pid), "SR")
+
+    def read_if(self, name):
+        return self.read(name) if os.path.exists(os.path.join(self.dir, name)) else ""
+
+    def wait_for(self, condition):
+        deadline = time.monotonic() + 20
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    unittest.main()

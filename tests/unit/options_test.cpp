@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <catch2/catch.hpp>
+#include <map>
+#include <set>
+
+#include "options_table.hpp"
+
+using namespace criu;
+using Catch::Matchers::Contains;
+using Catch::Matchers::Equals;
+
+namespace {
+
+Options with(std::initializer_list<std::pair<const char*, const char*>> given) {
+  Options options;
+  for (const auto& [name, value] : given) {
+    set_option(options, name, value);
+  }
+  return options;
+}
+
+std::string refusal(const Options& options, Command command) {
+  try {
+    validate(options, command);
+  } catch (const base::Error& error) {
+    return error.what();
+  }
+  return {};
+}
+
+}  // namespace
+
+TEST_CASE("the table holds every option once, and a letter means one thing") {
+  std::set<std::string> names;
+  std::map<char, int> letters;
+  for (const auto& option : option_table()) {
+    CHECK(names.insert(option.name).second);
+    CHECK((option.takes == Takes::nothing) == (option.value_name == nullptr));
+    if (option.letter != 0) {
+      ++letters[option.letter];
+    }
+  }
+  // -d is both --restore-detached and --daemon, which share what they set.
+  CHECK(letters.extract('d').mapped() == 2);
+  for (const auto& [letter, times] : letters) {
+    INFO(letter);
+    CHECK(times == 1);
+  }
+  CHECK(std::size(option_table()) == 85);
+}
+
+TEST_CASE("the --no- forms are those of CRIU 4.2") {
+  std::set<std::string> negatable;
+  for (const auto& option : option_table()) {
+    if (option.negatable) {
+      negatable.insert(option.name);
+    }
+  }
+  CHECK(negatable == std::set<std::string>{"restore-detached",
+                                           "restore-sibling",
+                                           "daemon",
+                                           "tcp-established",
+                                           "skip-in-flight",
+                                           "tcp-close",
+                                           "log-pid",
+                                           "evasive-devices",
+                                           "link-remap",
+                                           "shell-job",
+                                           "file-locks",
+                                           "page-server",
+                                           "track-mem",
+                                           "auto-dedup",
+                                           "force-irmap",
+                                           "extra",
+                                           "experimental",
+                                           "deprecated",
+                                           "display-stats",
+                                           "weak-sysctls",
+                                           "stream",
+                                           "tls",
+                                           "skip-file-rwx-check",
+                                           "mntns-compat-mode",
+                                           "unprivileged",
+                                           "ghost-fiemap",
+                                           "allow-uprobes"});
+}
+
+TEST_CASE("names may be cut as long as one is meant") {
+  CHECK(with({{"shell", nullptr}}).shell_job);
+  CHECK_FALSE(with({{"shell-job", nullptr}, {"no-shell-j", nullptr}}).shell_job);
+  CHECK(with({{"tree", "7"}}).tree == 7);
+  Options options;
+  CHECK_THROWS_AS(set_option(options, "leave", nullptr), UsageError);
+  CHECK_THROWS_WITH(set_option(options, "leave", nullptr),
+                    Contains("'--leave' is ambiguous") && Contains("'--leave-running'"));
+  CHECK_THROWS_WITH(set_option(options, "bogus", nullptr), Equals("unrecognized option '--bogus'"));
+  CHECK_THROWS_WITH(set_option(options, "", nullptr), Equals("unrecognized option '--'"));
+  CHECK_THROWS_WITH(set_option(options, "tree", nullptr), Equals("option '--tree' requires an argument"));
+  CHECK_THROWS_WITH(set_option(options, "no-shell-job", "x"),
+                    Equals("option '--no-shell-job' doesn't allow an argument"));
+}
+
+TEST_CASE("verbosity counts, and a number sets") {
+  CHECK(Options{}.verbosity == 2);
+  CHECK(with({{"verbosity", nullptr}}).verbosity == 3);
+  CHECK(with({{"verbosity", "vv"}}).verbosity == 5);
+  CHECK(with({{"verbosity", "4"}, {"verbosity", nullptr}}).verbosity == 5);
+  CHECK(with({{"verbosity", "0"}}).verbosity == 0);
+  CHECK(with({{"verbosity", "erbosity=0"}}).verbosity == 0);
+}
+
+TEST_CASE("numbers are whole, in range, and alone") {
+  Options options;
+  for (const char* pid : {"0", "-1", "x", "7x", "", "99999999999"}) {
+    CHECK_THROWS_WITH(set_option(options, "tree", pid, "-t"),
+                      Equals(std::string("invalid argument for -t: ") + pid) || Equals("invalid argument for -t"));
+  }
+  CHECK_THROWS_WITH(set_option(options, "port", "0"), Equals("invalid argument for --port: 0"));
+  CHECK_THROWS_AS(set_option(options, "timeout", "-1"), base::Error);
+  CHECK(with({{"timeout", "0"}}).timeout == 0);
+}
+
+TEST_CASE("sizes know K, M and G") {
+  CHECK(Options{}.ghost_limit == 1048576);
+  CHECK(with({{"ghost-limit", "7"}}).ghost_limit == 7);
+  CHECK(with({{"ghost-limit", "7K"}}).ghost_limit == 7 * 1024);
+  CHECK(with({{"ghost-limit", "2M"}}).ghost_limit == 2 * 1048576);
+  CHECK(with({{"ghost-limit", "3GB"}}).ghost_limit == std::uint64_t{3} << 30);
+  Options options;
+  CHECK_THROWS_AS(set_option(options, "ghost-limit", "lots"), base::Error);
+  CHECK_THROWS_AS(set_option(options, "ghost-limit", "99999999999999999G"), base::Error);
+}
+
+TEST_CASE("the last of two that contradict each other wins") {
+  CHECK(with({{"leave-running", nullptr}, {"leave-stopped", nullptr}}).final_state == FinalState::stopped);
+  CHECK(with({{"leave-stopped", nullptr}, {"leave-running", nullptr}}).final_state == FinalState::running);
+  CHECK(with({{"daemon", nullptr}}).detach);
+  CHECK_FALSE(with({{"restore-detached", nullptr}, {"no-daemon", nullptr}}).detach);
+  CHECK_FALSE(with({{"no-ghost-fiemap", nullptr}}).ghost_fiemap);
+}
+
+TEST_CASE("what is not there yet is refused by name, all of it, by the commands it would change") {
+  const auto options =
+      with({{"tree", "7"}, {"tcp-established", nullptr}, {"skip-mnt", "/x"}, {"prev-images-dir", "p"}});
+  CHECK(refusal(options, dump_command) ==
+        "--prev-images-dir, --skip-mnt, --tcp-established: not supported by this version yet");
+  CHECK(refusal(options, restore_command) == "--tcp-established: not supported by this version yet");
+  CHECK(refusal(options, check_command).empty());
+}
+
+TEST_CASE("switching off, or asking for what happens anyway, is fine") {
+  CHECK(refusal(with({{"tree", "7"}, {"tcp-established", nullptr}, {"no-tcp-established", nullptr}}), dump_command)
+            .empty());
+  CHECK(refusal(with({{"tree", "7"}, {"manage-cgroups", "ignore"}, {"network-lock", "skip"}, {"cpu-cap", "none"}}),
+                dump_command)
+            .empty());
+  CHECK_FALSE(refusal(with({{"tree", "7"}, {"manage-cgroups", nullptr}}), dump_command).empty());
+  CHECK_FALSE(refusal(with({{"tree", "7"}, {"manage-cgroups", "full"}}), dump_command).empty());
+  CHECK_FALSE(refusal(with({{"tree", "7"}, {"network-lock", "nftables"}}), dump_command).empty());
+  CHECK_FALSE(refusal(with({{"tree", "7"}, {"network-lock", "table"}}), dump_command).empty());
+}
+
+TEST_CASE("options that do not fit together") {
+  CHECK(refusal(with({{"restore-sibling", nullptr}}), restore_command) ==
+        "--restore-sibling only makes sense with --restore-detached");
+  CHECK(refusal(with({{"inherit-fd", "fd[1]:x"}, {"tree", "1"}}), dump_command) ==
+        "--inherit-fd is restore-only option");
+  CHECK_THAT(refusal({}, dump_command), Contains("pid not specified"));
+  Options options;
+  CHECK_THROWS_WITH(set_option(options, "ms", nullptr),
+                    Contains("--ms is deprecated; see \"Check options\" of criu --help"));
+  CHECK_THROWS_WITH(set_option(options, "tls", nullptr), Equals("CRIU was built without TLS support"));
+  CHECK_THROWS_AS(set_option(options, "file-validation", "md5"), UsageError);
+}
+
+TEST_CASE("names become independent of the current directory, once") {
+  auto options = with({{"images-dir", "i"}, {"pidfile", "p"}, {"log-file", "l"}});
+  resolve_paths(options);
+  CHECK(options.images_dir.front() == '/');
+  CHECK(options.images_dir.ends_with("/i"));
+  CHECK(options.work_dir == options.images_dir);
+  CHECK(options.pidfile == options.images_dir + "/p");
+  CHECK(options.log_file == options.images_dir + "/l");
+  const auto once = options;
+  resolve_paths(options);
+  CHECK(options.pidfile == once.pidfile);
+  CHECK(options.work_dir == once.work_dir);
+
+  options = with({{"work-dir", "/w"}, {"pidfile", "p"}, {"log-file", "-"}});
+  resolve_paths(options);
+  CHECK(options.pidfile == "/w/p");
+  CHECK(options.log_file == "-");
+}
