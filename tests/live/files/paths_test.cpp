@@ -150,6 +150,7 @@ TEST_CASE("removed files travel in the image") {
                   MUST(content(12) == "old" && content(13) == "new one");
                 }}});
   CHECK(scene.dump() == std::vector<std::string>{});
+  scene.looks_different = {6, 9};  // O_TMPFILE and O_NOFOLLOW tell of how it was opened, which was by a name
   scene.restore();
   CHECK(dir.names() == std::vector<std::string>{"odd (deleted)", "taken"});
 }

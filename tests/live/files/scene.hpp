@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,8 @@ class Scene {
   void restore();
 
   criu::Options options;
+  // Descriptors whose flags or path cannot come back as they were.
+  std::set<int> looks_different;
   TempDir images;
   const std::vector<pid_t>& pids() const { return pids_; }
   void kill();
