@@ -51,7 +51,7 @@ std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file
         fill_queue(both.get(), *queue, what);
       }
     }
-    made.push_back(open_path(context, id, static_cast<int>(path.flags() | O_NOCTTY), what));
+    made.push_back(open_path(context, id, static_cast<int>(path.flags()), what));
     restore_owner(made.back().get(), path.fown());
   }
   return made;

@@ -149,6 +149,11 @@ base::Fd open_checked(const RestoreContext& context, const images::reg_file_entr
   if (entry.name().empty() || entry.name().front() != '/' || entry.name().find('\0') != std::string::npos) {
     throw Error("corrupt checkpoint", fmt::format("file {} has the path '{}'", entry.id(), entry.name()), 0);
   }
+  // Whatever it was made with: nothing is made here. A file without a name was opened as a directory, by its flags.
+  if ((flags & O_TMPFILE) == O_TMPFILE) {
+    flags &= ~O_TMPFILE;
+  }
+  flags &= ~(O_CREAT | O_EXCL | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY));
   base::Fd fd;
   if (const int removed = context.objects.remaps.find(entry.id()); removed >= 0) {
     fd = reopen(removed, flags & ~O_NOFOLLOW, entry.name());
@@ -163,10 +168,8 @@ base::Fd open_checked(const RestoreContext& context, const images::reg_file_entr
 
 std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file_entry* const> group) {
   const auto& entry = group.front()->reg();
-  constexpr unsigned creation = O_CREAT | O_EXCL | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY);
-  const auto flags = static_cast<int>(entry.flags() & ~creation & ~((entry.flags() & O_TMPFILE) == O_TMPFILE ? unsigned{O_DIRECTORY} : 0U));
-  auto fd = open_checked(context, entry, flags | O_CLOEXEC);
-  if ((flags & O_PATH) == 0 && entry.pos() != ~std::uint64_t{0} && entry.pos() != 0) {
+  auto fd = open_checked(context, entry, static_cast<int>(entry.flags()) | O_CLOEXEC);
+  if ((entry.flags() & O_PATH) == 0 && entry.pos() != ~std::uint64_t{0} && entry.pos() != 0) {
     check(::lseek(fd.get(), static_cast<off_t>(entry.pos()), SEEK_SET), "seek", entry.name());
   }
   return one(std::move(fd));
@@ -189,8 +192,11 @@ void save_path(Saver& saver, const Description& description, images::file_entry&
   if ((flags & O_ACCMODE) != O_WRONLY || (flags & O_APPEND) == 0) {
     reg.set_size(static_cast<std::uint64_t>(description.stat.st_size));
   }
-  for (const auto word : read_build_id(description.own)) {
-    reg.add_build_id(word);
+  // Files of /proc, /sys and the like occupy no blocks, and reading some of them takes something away.
+  if (description.stat.st_size > 0 && description.stat.st_blocks > 0) {
+    for (const auto word : read_build_id(description.own)) {
+      reg.add_build_id(word);
+    }
   }
 }
 

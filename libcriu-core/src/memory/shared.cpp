@@ -28,6 +28,7 @@ using base::Error;
 namespace {
 
 constexpr std::uint32_t huge_shift = 26;           // MAP_HUGE_SHIFT, MFD_HUGE_SHIFT
+constexpr std::uint32_t usual_huge_code = 21;      // where none is given
 constexpr std::uint32_t sealing_refused = 1;       // exactly F_SEAL_SEAL: made without MFD_ALLOW_SEALING
 constexpr std::uint64_t largest_object = std::uint64_t{1} << 62;
 constexpr std::size_t piece = 1 << 20;
@@ -56,7 +57,9 @@ int create_memfd(const char* name, unsigned flags, bool no_exec) {
 
 // Looks like any other shared anonymous memory, which a memfd would not: mapped by us for a moment and opened there.
 base::Fd create_anonymous(std::uint64_t size, unsigned huge_flags, const std::string& what) {
-  const auto length = round_up(size, huge_flags != 0 ? std::uint64_t{1} << (huge_flags >> huge_shift & 63) : page_size);
+  const auto code = huge_flags >> huge_shift & 63;
+  const auto huge = std::uint64_t{1} << (code != 0 ? code : usual_huge_code);
+  const auto length = round_up(size, huge_flags != 0 ? huge : page_size);
   const int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE;
   void* at = ::mmap(nullptr, length, PROT_NONE, huge_flags != 0 ? flags | MAP_HUGETLB | static_cast<int>(huge_flags & ~7U) : flags, -1, 0);
   const base::Mapping mapping(at, length);
