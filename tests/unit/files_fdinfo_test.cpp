@@ -19,7 +19,8 @@ TEST_CASE("fdinfo: the lines that every descriptor has") {
 
 TEST_CASE("fdinfo: lines of a kind") {
   const std::string_view text =
-      "pos:\t0\nflags:\t02\nclockid: 1\nticks: 3\nsettime flags: 01\nit_value: (3598, 482880100)\nit_interval: (3600, 0)\n"
+      "pos:\t0\nflags:\t02\nclockid: 1\nticks: 3\nsettime flags: 01\nit_value: (3598, 482880100)\nit_interval: (3600, "
+      "0)\n"
       "eventfd-count:       fffffffffffffffe\nsigmask:\t0000000000000800\n";
   CHECK(number(text, "clockid") == 1);
   CHECK(number(text, "settime flags", 8) == 1);

@@ -3,6 +3,9 @@
 // checkpoint. Each test says what is open, and what must hold of it afterwards.
 #pragma once
 
+// <signal.h> has a macro by the name of a field of the images.
+#undef sigmask
+
 #include <sys/types.h>
 
 #include <functional>
