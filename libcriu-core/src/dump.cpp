@@ -82,9 +82,9 @@ void dump(const Options& options) {
   for (std::size_t i = 0; i < saved.size(); ++i) {
     context.attempt([&] { saved[i] = task::save_task(context, tree, i, all); });
   }
+  all.files.finish();
   stop_at_obstacles(context);  // before the long part
   save_memory(context, tree, saved, all.pages);
-  all.files.finish();
   images.put(image::type::seccomp, 0, all.seccomp);
   const procfs::Task root(options.tree);
   namespaces::save_clocks(images, root, all.ids.of(options.tree, root), all.ids.own());

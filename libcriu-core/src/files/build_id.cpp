@@ -69,7 +69,8 @@ Bytes find_in_elf(Bytes head, std::uint64_t* wanted) {
     if (segment.p_offset + segment.p_filesz > head.size()) {
       *wanted = std::max<std::uint64_t>(*wanted, segment.p_offset + segment.p_filesz);
     }
-    if (const auto id = find_in_notes(part(head, segment.p_offset, segment.p_filesz), segment.p_align == 8 ? 8 : 4); !id.empty()) {
+    if (const auto id = find_in_notes(part(head, segment.p_offset, segment.p_filesz), segment.p_align == 8 ? 8 : 4);
+        !id.empty()) {
       return id;
     }
   }
@@ -105,7 +106,8 @@ std::vector<std::uint32_t> read_build_id(int fd) {
     }
     std::uint64_t wanted = 0;
     id = find(Bytes(head).first(static_cast<std::size_t>(got)), &wanted);
-    if (!id.empty() || wanted <= static_cast<std::uint64_t>(got) || head.size() >= last_look || static_cast<std::size_t>(got) < head.size()) {
+    if (!id.empty() || wanted <= static_cast<std::uint64_t>(got) || head.size() >= last_look ||
+        static_cast<std::size_t>(got) < head.size()) {
       break;
     }
     head.resize(last_look);

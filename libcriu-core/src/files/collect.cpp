@@ -27,7 +27,8 @@ namespace {
 std::string read_link(int dir, const char* name, const std::string& what) {
   std::string text(256, '\0');
   for (;;) {
-    const auto size = static_cast<std::size_t>(check(::readlinkat(dir, name, text.data(), text.size()), "read link of", what));
+    const auto size =
+        static_cast<std::size_t>(check(::readlinkat(dir, name, text.data(), text.size()), "read link of", what));
     if (size < text.size()) {
       text.resize(size);
       return text;
@@ -100,10 +101,12 @@ void refuse_locks(const DumpContext& context, const Description& description) {
 void Collector::collect_table(pid_t pid, std::uint32_t files_id) {
   const auto what = fmt::format("descriptors of task {}", pid);
   const auto open_dir = [&](const char* name) {
-    return base::Fd(check(::open(fmt::format("/proc/{}/{}", pid, name).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open", what));
+    return base::Fd(
+        check(::open(fmt::format("/proc/{}/{}", pid, name).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open", what));
   };
   const auto fds = open_dir("fd"), infos = open_dir("fdinfo");
-  const base::Fd pidfd(static_cast<int>(check(::syscall(SYS_pidfd_open, pid, 0), "open pidfd of task", std::to_string(pid))));
+  const base::Fd pidfd(
+      static_cast<int>(check(::syscall(SYS_pidfd_open, pid, 0), "open pidfd of task", std::to_string(pid))));
   auto writer = context_.images.create(image::type::fdinfo, files_id);
   for (const int fd : list_descriptors(infos.get(), what)) {
     context_.attempt([&] { collect_descriptor(pid, fds.get(), infos.get(), pidfd.get(), fd, writer); });
@@ -114,7 +117,8 @@ void Collector::collect_table(pid_t pid, std::uint32_t files_id) {
 void Collector::collect_descriptor(pid_t pid, int fds, int infos, int pidfd, int fd, image::Writer& writer) {
   char name[16];
   *std::to_chars(name, name + sizeof name - 1, fd).ptr = '\0';
-  Description description{pid, fd, {}, {}, kernel::parse_fdinfo(read_info(infos, name, fmt::format("fd {} of task {}", fd, pid))), -1};
+  Description description{
+      pid, fd, {}, {}, kernel::parse_fdinfo(read_info(infos, name, fmt::format("fd {} of task {}", fd, pid))), -1};
   const bool cloexec = (description.info.flags & O_CLOEXEC) != 0;
   const auto fresh = saver_.new_file_id();
   const auto id = saver_.registry().identify({pid, fd}, description.info, fresh);
@@ -152,7 +156,8 @@ images::fd_types Collector::save(Description& description, std::uint32_t id) {
     }
   }
   if (kind == nullptr) {
-    throw Error("not supported by this version", fmt::format("{} is {}", description.what(), name_unsupported(description)), 0);
+    throw Error("not supported by this version",
+                fmt::format("{} is {}", description.what(), name_unsupported(description)), 0);
   }
   refuse_locks(context_, description);
   images::file_entry entry;
@@ -163,9 +168,11 @@ images::fd_types Collector::save(Description& description, std::uint32_t id) {
   }
   kind->save(saver_, description, entry);
   if (kind->type == images::REG && shareable(description.stat)) {
-    by_inode_.emplace(Inode{description.stat.st_dev, description.stat.st_ino, description.info.mnt_id}, Reference{id, false});
+    by_inode_.emplace(Inode{description.stat.st_dev, description.stat.st_ino, description.info.mnt_id},
+                      Reference{id, false});
   } else if (kind->type == images::MEMFD) {
-    by_inode_.emplace(Inode{description.stat.st_dev, description.stat.st_ino, description.info.mnt_id}, Reference{id, true});
+    by_inode_.emplace(Inode{description.stat.st_dev, description.stat.st_ino, description.info.mnt_id},
+                      Reference{id, true});
   }
   if (kind->save_late != nullptr) {
     late_.push_back({kind, std::move(description), std::move(entry)});
@@ -200,10 +207,12 @@ Collector::Reference Collector::refer(Description& description) {
     memfd.set_flags(0);
     memfd.set_pos(0);
     *memfd.mutable_fown() = nobody;
-    memfd.set_inode_id(saver_.shared_objects().save(description.own, description.stat, description.link, description.what()));
+    memfd.set_inode_id(
+        saver_.shared_objects().save(description.own, description.stat, description.link, description.what()));
   } else {
     if (!description.link.starts_with('/')) {
-      throw Error("not supported by this version", fmt::format("{} is {}", description.what(), name_unsupported(description)), 0);
+      throw Error("not supported by this version",
+                  fmt::format("{} is {}", description.what(), name_unsupported(description)), 0);
     }
     entry.set_type(images::REG);
     *entry.mutable_reg()->mutable_fown() = nobody;
@@ -244,7 +253,8 @@ MappingReference Collector::reference_mapping(pid_t pid, const procfs::Area& are
   const std::tuple key{area.dev_major, area.dev_minor, area.inode, area.name};
   auto known = by_area_.find(key);
   if (known == by_area_.end()) {
-    const auto mode = (area.name.starts_with("/dev/") && !area.name.ends_with(" (deleted)") ? O_PATH : O_RDONLY) | O_NOCTTY | O_NONBLOCK;
+    const auto mode = (area.name.starts_with("/dev/") && !area.name.ends_with(" (deleted)") ? O_PATH : O_RDONLY) |
+                      O_NOCTTY | O_NONBLOCK;
     base::Fd own(::open(path.c_str(), mode | O_CLOEXEC));
     if (!own && errno == EPERM) {
       throw Error("open", what, errno, "needs CAP_CHECKPOINT_RESTORE");

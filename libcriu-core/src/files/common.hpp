@@ -26,7 +26,8 @@ inline void set_flags(int fd, std::uint32_t flags, const std::string& what) {
 
 // A further description of what `fd` refers to, with flags of its own.
 inline base::Fd reopen(int fd, int flags, const std::string& what) {
-  return base::Fd(base::check(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), flags | O_CLOEXEC | O_NOCTTY), "reopen", what));
+  return base::Fd(
+      base::check(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), flags | O_CLOEXEC | O_NOCTTY), "reopen", what));
 }
 
 inline std::vector<base::Fd> one(base::Fd fd) {

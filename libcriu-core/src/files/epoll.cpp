@@ -9,8 +9,8 @@
 
 #include "files/common.hpp"
 #include "files/saver.hpp"
-#include "restore_context.hpp"
 #include "log.hpp"
+#include "restore_context.hpp"
 
 namespace criu::files {
 
@@ -47,8 +47,11 @@ void save_late(Saver& saver, const Description& description, images::file_entry&
     watch.set_pos(static_cast<std::uint64_t>(target.pos));
     const auto found = saver.watched(description.pid, description.fd, target, met[target.fd]++);
     if (found.file_id == 0) {
-      throw Error("cannot dump", fmt::format("{} watches what was fd {} (inode {:#x}): that is closed there, and what keeps it open is outside of the tree", description.what(),
-                                             target.fd, target.ino), 0);
+      throw Error("cannot dump",
+                  fmt::format("{} watches what was fd {} (inode {:#x}): that is closed there, and what keeps it open "
+                              "is outside of the tree",
+                              description.what(), target.fd, target.ino),
+                  0);
     }
     watch.set_tfd(static_cast<std::uint32_t>(found.fd >= 0 ? found.fd : target.fd));
     if (found.fd < 0) {
@@ -81,7 +84,8 @@ class Stand {
   Stand(const RestoreContext& context, int number, int file, const std::string& what) : number_(number) {
     flags_ = ::fcntl(number, F_GETFD);
     if (flags_ >= 0) {
-      kept_ = base::Fd(check(::fcntl(number, F_DUPFD_CLOEXEC, context.first_internal_fd), "put aside a descriptor for", what));
+      kept_ = base::Fd(
+          check(::fcntl(number, F_DUPFD_CLOEXEC, context.first_internal_fd), "put aside a descriptor for", what));
     }
     check(::dup3(file, number, O_CLOEXEC), "stand in for", what);
   }

@@ -51,7 +51,7 @@ std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file
         fill_queue(both.get(), *queue, what);
       }
     }
-    made.push_back(open_path(context, id, static_cast<int>(path.flags() | O_NOCTTY), what));
+    made.push_back(open_path(context, id, static_cast<int>(path.flags()), what));
     restore_owner(made.back().get(), path.fown());
   }
   return made;
@@ -62,7 +62,10 @@ std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file
 const Kind fifo_kind = {
     .type = images::FIFO,
     .name = "FIFO",
-    .recognise = [](const Description& d) { return S_ISFIFO(d.stat.st_mode) && d.link.starts_with('/') && (d.info.flags & O_PATH) == 0; },
+    .recognise =
+        [](const Description& d) {
+          return S_ISFIFO(d.stat.st_mode) && d.link.starts_with('/') && (d.info.flags & O_PATH) == 0;
+        },
     .save = save,
     .group = [](const images::file_entry& entry) { return std::uint64_t{1} << 32 | entry.fifo().pipe_id(); },
     .make = make,

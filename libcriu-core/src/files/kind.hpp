@@ -26,12 +26,12 @@ using kernel::FdInfo;
 
 // An open file description that was met for the first time.
 struct Description {
-  pid_t pid;          // a task that has it open,
-  int fd;             // and its number there
-  std::string link;   // where /proc/PID/fd/N points
+  pid_t pid;         // a task that has it open,
+  int fd;            // and its number there
+  std::string link;  // where /proc/PID/fd/N points
   struct stat stat;
   FdInfo info;
-  int own = -1;       // our own copy of the descriptor
+  int own = -1;               // our own copy of the descriptor
   std::string referrer = {};  // for messages, where it is no descriptor of the task
   std::string what() const;   // "fd 7 of task 42 (link)", for messages
 };

@@ -17,14 +17,7 @@ namespace {
 
 // Asked in this order at dump, so the more particular stand before the more general.
 const Kind* const table[] = {
-    &pipe_kind,
-    &eventfd_kind,
-    &epoll_kind,
-    &signalfd_kind,
-    &timerfd_kind,
-    &memfd_kind,
-    &fifo_kind,
-    &regular_kind,
+    &pipe_kind, &eventfd_kind, &epoll_kind, &signalfd_kind, &timerfd_kind, &memfd_kind, &fifo_kind, &regular_kind,
 };
 
 }  // namespace

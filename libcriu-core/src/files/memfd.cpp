@@ -18,7 +18,8 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
   memfd.set_id(entry.id());
   memfd.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));
   memfd.set_pos(static_cast<std::uint64_t>(description.info.pos));
-  memfd.set_inode_id(saver.shared_objects().save(description.own, description.stat, description.link, description.what()));
+  memfd.set_inode_id(
+      saver.shared_objects().save(description.own, description.stat, description.link, description.what()));
 }
 
 std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file_entry* const> group) {
@@ -38,7 +39,8 @@ std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file
 const Kind memfd_kind = {
     .type = images::MEMFD,
     .name = "memory file",
-    .recognise = [](const Description& description) { return memory::is_memory_object(description.link, description.stat); },
+    .recognise =
+        [](const Description& description) { return memory::is_memory_object(description.link, description.stat); },
     .save = save,
     .owner = [](images::file_entry& entry) { return entry.mutable_memfd()->mutable_fown(); },
     .make = make,

@@ -20,7 +20,8 @@ bool reopened(const images::pipe_entry& entry) { return (entry.flags() & 0100000
 
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
   if ((description.info.flags & O_EXCL) != 0) {
-    throw Error("not supported by this version", description.what() + " is a queue of kernel notifications (O_NOTIFICATION_PIPE)", 0);
+    throw Error("not supported by this version",
+                description.what() + " is a queue of kernel notifications (O_NOTIFICATION_PIPE)", 0);
   }
   auto& pipe = *entry.mutable_pipe();
   pipe.set_id(entry.id());
@@ -67,7 +68,10 @@ std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file
 const Kind pipe_kind = {
     .type = images::PIPE,
     .name = "pipe",
-    .recognise = [](const Description& d) { return S_ISFIFO(d.stat.st_mode) && d.link.starts_with("pipe:") && (d.info.flags & O_PATH) == 0; },
+    .recognise =
+        [](const Description& d) {
+          return S_ISFIFO(d.stat.st_mode) && d.link.starts_with("pipe:") && (d.info.flags & O_PATH) == 0;
+        },
     .save = save,
     .owner = [](images::file_entry& entry) { return entry.mutable_pipe()->mutable_fown(); },
     .group = [](const images::file_entry& entry) { return std::uint64_t{1} << 32 | entry.pipe().pipe_id(); },

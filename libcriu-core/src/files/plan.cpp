@@ -66,8 +66,8 @@ void Plan::make(RestoreContext& context, const TaskImage& task) {
 
 base::Fd Plan::fetch_slot(const RestoreContext& context, std::uint32_t slot, const std::string& what) const {
   const base::Fd pidfd(static_cast<int>(check(::syscall(SYS_pidfd_open, slots_[slot].pid, 0), "open pidfd for", what)));
-  return context.internal(
-      base::Fd(static_cast<int>(check(::syscall(SYS_pidfd_getfd, pidfd.get(), slots_[slot].fd, 0), "fetch descriptor for", what))));
+  return context.internal(base::Fd(static_cast<int>(
+      check(::syscall(SYS_pidfd_getfd, pidfd.get(), slots_[slot].fd, 0), "fetch descriptor for", what))));
 }
 
 base::Fd Plan::fetch(const RestoreContext& context, std::uint32_t file_id, const std::string& what) const {

@@ -24,7 +24,8 @@ namespace {
 // No kernel makes pipes of more.
 constexpr std::uint32_t largest_pipe = 1U << 31;
 
-void write_part(int writer, const std::vector<std::byte>& bytes, std::size_t from, std::size_t to, const std::string& what) {
+void write_part(int writer, const std::vector<std::byte>& bytes, std::size_t from, std::size_t to,
+                const std::string& what) {
   while (from < to) {
     const auto done = ::write(writer, bytes.data() + from, to - from);
     if (done < 0 && errno == EAGAIN) {
@@ -40,7 +41,8 @@ std::vector<std::uint32_t> read_copy(int reader, int size, std::vector<std::byte
   check(::pipe2(numbers, O_CLOEXEC | O_NONBLOCK), "make a pipe to look into", what);
   const base::Fd ends[2] = {base::Fd(numbers[0]), base::Fd(numbers[1])};
   check(::fcntl(ends[1].get(), F_SETPIPE_SZ, size), "make as large a pipe as", what);
-  if (check(::tee(reader, ends[1].get(), bytes.size(), SPLICE_F_NONBLOCK), "look into", what) != static_cast<ssize_t>(bytes.size())) {
+  if (check(::tee(reader, ends[1].get(), bytes.size(), SPLICE_F_NONBLOCK), "look into", what) !=
+      static_cast<ssize_t>(bytes.size())) {
     throw Error("look into", what + ": somebody reads it meanwhile", 0);
   }
   std::vector<std::uint32_t> sizes;
@@ -62,10 +64,13 @@ Queues::Queues(const RestoreContext& context, const image::Type& type) {
   fd_ = context.internal(base::Fd(check(::fcntl(reader->fd(), F_DUPFD_CLOEXEC, 0), "keep open", reader->name())));
   images::pipe_data_entry entry;
   while (reader->next(entry)) {
-    Queue queue{fd_.get(), reader->offset(), entry.bytes(), entry.size(), {entry.packets().begin(), entry.packets().end()}};
+    Queue queue{
+        fd_.get(), reader->offset(), entry.bytes(), entry.size(), {entry.packets().begin(), entry.packets().end()}};
     const auto sum = std::accumulate(queue.packets.begin(), queue.packets.end(), std::uint64_t{0});
     if (queue.bytes > largest_pipe || queue.size > largest_pipe || (!queue.packets.empty() && sum != queue.bytes)) {
-      throw Error("corrupt image", fmt::format("{}: {} bytes in pipe {} of {}", reader->name(), queue.bytes, entry.pipe_id(), queue.size), 0);
+      throw Error(
+          "corrupt image",
+          fmt::format("{}: {} bytes in pipe {} of {}", reader->name(), queue.bytes, entry.pipe_id(), queue.size), 0);
     }
     reader->skip(queue.bytes);
     if (!queues_.emplace(entry.pipe_id(), std::move(queue)).second) {
@@ -89,8 +94,9 @@ void fill_queue(int writer, const Queue& queue, const std::string& what) {
   }
   std::vector<std::byte> bytes(queue.bytes);
   for (std::size_t done = 0; done < bytes.size();) {
-    const auto got = check(::pread(queue.fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(queue.offset + done)),
-                           "read the contents of", what);
+    const auto got =
+        check(::pread(queue.fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(queue.offset + done)),
+              "read the contents of", what);
     if (got == 0) {
       throw Error("corrupt image", "the contents of " + what + " end early", 0);
     }

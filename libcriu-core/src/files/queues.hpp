@@ -20,8 +20,8 @@ class Saver;
 
 // The contents of one pipe, still in its image.
 struct Queue {
-  int fd;                              // the image, owned by Queues
-  std::uint64_t offset;                // of the bytes in it
+  int fd;                // the image, owned by Queues
+  std::uint64_t offset;  // of the bytes in it
   std::uint32_t bytes;
   std::uint32_t size;                  // capacity; 0: the kernel's usual one
   std::vector<std::uint32_t> packets;  // sizes of packets; empty: a stream

@@ -27,7 +27,8 @@ int compare_watched(Ref a, Ref epoll, int added_as, unsigned nth) {
   kcmp_epoll_slot slot{static_cast<std::uint32_t>(epoll.fd), static_cast<std::uint32_t>(added_as), nth};
   const auto order = ::syscall(SYS_kcmp, a.pid, epoll.pid, KCMP_EPOLL_TFD, a.fd, &slot);
   if (order < 0 || order > 2) {
-    throw base::Error("find out what is watched by", fmt::format("epoll fd {} of task {} under number {}", epoll.fd, epoll.pid, added_as),
+    throw base::Error("find out what is watched by",
+                      fmt::format("epoll fd {} of task {} under number {}", epoll.fd, epoll.pid, added_as),
                       order < 0 ? errno : 0);
   }
   return static_cast<int>(order);
@@ -46,7 +47,8 @@ std::uint32_t Registry::identify(Ref ref, const kernel::FdInfo& info, std::uint3
 }
 
 std::uint32_t Registry::watched(Ref epoll, const kernel::EpollTarget& target, unsigned nth) const {
-  for (auto at = trees_.lower_bound(Key{target.ino, -0x7fffffff, 0, 0}); at != trees_.end() && at->first.ino == target.ino; ++at) {
+  for (auto at = trees_.lower_bound(Key{target.ino, -0x7fffffff, 0, 0});
+       at != trees_.end() && at->first.ino == target.ino; ++at) {
     // The nodes are in the kernel's order; std::map cannot search by another question than its own.
     std::vector<const Tree::value_type*> nodes;
     for (const auto& node : at->second) {

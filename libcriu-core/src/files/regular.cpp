@@ -45,11 +45,13 @@ std::string evade(const struct stat& stat) {
   for (const char* name : {"null", "zero", "full", "random", "urandom", "mem", "port", "kmsg"}) {
     struct stat found {};
     auto path = std::string("/dev/") + name;
-    if (::stat(path.c_str(), &found) == 0 && found.st_rdev == stat.st_rdev && (found.st_mode & S_IFMT) == (stat.st_mode & S_IFMT)) {
+    if (::stat(path.c_str(), &found) == 0 && found.st_rdev == stat.st_rdev &&
+        (found.st_mode & S_IFMT) == (stat.st_mode & S_IFMT)) {
       return path;
     }
   }
-  const auto path = fmt::format("/dev/{}/{}:{}", S_ISCHR(stat.st_mode) ? "char" : "block", gnu_dev_major(stat.st_rdev), gnu_dev_minor(stat.st_rdev));
+  const auto path = fmt::format("/dev/{}/{}:{}", S_ISCHR(stat.st_mode) ? "char" : "block", gnu_dev_major(stat.st_rdev),
+                                gnu_dev_minor(stat.st_rdev));
   char real[PATH_MAX];
   return ::realpath(path.c_str(), real) != nullptr ? real : "";
 }
@@ -100,7 +102,11 @@ void refuse_device(const Description& description) {
   const bool tun = major == 10 && minor == 200;
   const bool terminal = major == 4 || major == 5 || major == 188 || major == 204 || (major >= 128 && major <= 143);
   throw Error("not supported by this version",
-              fmt::format("{} is {}", description.what(), terminal ? "a terminal" : tun ? "a network tunnel" : fmt::format("the device {}:{}, whose state is not known", major, minor)), 0);
+              fmt::format("{} is {}", description.what(),
+                          terminal ? "a terminal"
+                          : tun    ? "a network tunnel"
+                                   : fmt::format("the device {}:{}, whose state is not known", major, minor)),
+              0);
 }
 
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
@@ -118,7 +124,8 @@ void check_build_id(const RestoreContext& context, int fd, const images::reg_fil
   const base::Fd reader(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDONLY | O_CLOEXEC));
   const auto now = reader ? read_build_id(reader.get()) : std::vector<std::uint32_t>{};
   if (!now.empty() && !std::equal(now.begin(), now.end(), entry.build_id().begin(), entry.build_id().end())) {
-    throw Error("file changed since the dump", fmt::format("File {} has another build id: it was built anew", entry.name()), 0,
+    throw Error("file changed since the dump",
+                fmt::format("File {} has another build id: it was built anew", entry.name()), 0,
                 "--file-validation filesize accepts it if it has the same size");
   }
 }
@@ -128,13 +135,16 @@ void check_same(const RestoreContext& context, int fd, const images::reg_file_en
   struct stat st {};
   check(::fstat(fd, &st), "stat", entry.name());
   if (entry.has_size() && static_cast<std::uint64_t>(st.st_size) != entry.size()) {
-    throw Error("file changed since the dump", fmt::format("File {} has bad size {} (expect {})", entry.name(), st.st_size, entry.size()), 0);
+    throw Error("file changed since the dump",
+                fmt::format("File {} has bad size {} (expect {})", entry.name(), st.st_size, entry.size()), 0);
   }
   if (entry.has_mode() && (st.st_mode & S_IFMT) != (entry.mode() & S_IFMT)) {
-    throw Error("file changed since the dump", fmt::format("File {} has bad mode {:#o} (expect {:#o})", entry.name(), st.st_mode, entry.mode()), 0);
+    throw Error("file changed since the dump",
+                fmt::format("File {} has bad mode {:#o} (expect {:#o})", entry.name(), st.st_mode, entry.mode()), 0);
   }
   if (entry.has_mode() && !context.options.skip_file_rwx_check && st.st_mode != entry.mode()) {
-    throw Error("file changed since the dump", fmt::format("File {} has bad mode {:#o} (expect {:#o})", entry.name(), st.st_mode, entry.mode()), 0,
+    throw Error("file changed since the dump",
+                fmt::format("File {} has bad mode {:#o} (expect {:#o})", entry.name(), st.st_mode, entry.mode()), 0,
                 "--skip-file-rwx-check accepts other permissions");
   }
   if (S_ISREG(st.st_mode)) {
@@ -149,13 +159,19 @@ base::Fd open_checked(const RestoreContext& context, const images::reg_file_entr
   if (entry.name().empty() || entry.name().front() != '/' || entry.name().find('\0') != std::string::npos) {
     throw Error("corrupt checkpoint", fmt::format("file {} has the path '{}'", entry.id(), entry.name()), 0);
   }
+  // Whatever it was made with: nothing is made here. A file without a name was opened as a directory, by its flags.
+  if ((flags & O_TMPFILE) == O_TMPFILE) {
+    flags &= ~O_TMPFILE;
+  }
+  flags &= ~(O_CREAT | O_EXCL | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY));
   base::Fd fd;
   if (const int removed = context.objects.remaps.find(entry.id()); removed >= 0) {
     fd = reopen(removed, flags & ~O_NOFOLLOW, entry.name());
   } else {
     // A link that stood for itself was opened without following it.
     const bool link = entry.has_mode() && S_ISLNK(entry.mode());
-    fd = base::Fd(check(::open(entry.name().c_str(), flags | O_NOCTTY | (link ? O_NOFOLLOW : 0)), "open", entry.name()));
+    fd =
+        base::Fd(check(::open(entry.name().c_str(), flags | O_NOCTTY | (link ? O_NOFOLLOW : 0)), "open", entry.name()));
   }
   check_same(context, fd.get(), entry);
   return fd;
@@ -163,10 +179,8 @@ base::Fd open_checked(const RestoreContext& context, const images::reg_file_entr
 
 std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file_entry* const> group) {
   const auto& entry = group.front()->reg();
-  constexpr unsigned creation = O_CREAT | O_EXCL | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY);
-  const auto flags = static_cast<int>(entry.flags() & ~creation & ~((entry.flags() & O_TMPFILE) == O_TMPFILE ? unsigned{O_DIRECTORY} : 0U));
-  auto fd = open_checked(context, entry, flags | O_CLOEXEC);
-  if ((flags & O_PATH) == 0 && entry.pos() != ~std::uint64_t{0} && entry.pos() != 0) {
+  auto fd = open_checked(context, entry, static_cast<int>(entry.flags()) | O_CLOEXEC);
+  if ((entry.flags() & O_PATH) == 0 && entry.pos() != ~std::uint64_t{0} && entry.pos() != 0) {
     check(::lseek(fd.get(), static_cast<off_t>(entry.pos()), SEEK_SET), "seek", entry.name());
   }
   return one(std::move(fd));
@@ -189,8 +203,11 @@ void save_path(Saver& saver, const Description& description, images::file_entry&
   if ((flags & O_ACCMODE) != O_WRONLY || (flags & O_APPEND) == 0) {
     reg.set_size(static_cast<std::uint64_t>(description.stat.st_size));
   }
-  for (const auto word : read_build_id(description.own)) {
-    reg.add_build_id(word);
+  // Files of /proc, /sys and the like occupy no blocks, and reading some of them takes something away.
+  if (description.stat.st_size > 0 && description.stat.st_blocks > 0) {
+    for (const auto word : read_build_id(description.own)) {
+      reg.add_build_id(word);
+    }
   }
 }
 
@@ -206,7 +223,11 @@ base::Fd open_path(const RestoreContext& context, std::uint32_t id, int flags, c
 const Kind regular_kind = {
     .type = images::REG,
     .name = "regular file",
-    .recognise = [](const Description& description) { return description.link.starts_with('/') && (!S_ISSOCK(description.stat.st_mode) || (description.info.flags & O_PATH) != 0); },
+    .recognise =
+        [](const Description& description) {
+          return description.link.starts_with('/') &&
+                 (!S_ISSOCK(description.stat.st_mode) || (description.info.flags & O_PATH) != 0);
+        },
     .save = save,
     .owner = [](images::file_entry& entry) { return entry.mutable_reg()->mutable_fown(); },
     .make = make,

@@ -42,7 +42,8 @@ void put_remap(Saver& saver, std::uint32_t file_id, std::uint32_t remap_id, imag
 void copy_out(int fd, off_t from, off_t to, image::Writer& writer, const std::string& what) {
   const auto buffer = std::make_unique<std::byte[]>(piece);
   while (from < to) {
-    const auto got = check(::pread(fd, buffer.get(), std::min(piece, static_cast<std::size_t>(to - from)), from), "read", what);
+    const auto got =
+        check(::pread(fd, buffer.get(), std::min(piece, static_cast<std::size_t>(to - from)), from), "read", what);
     if (got == 0) {
       throw Error("read", what + " became shorter meanwhile", 0);
     }
@@ -146,7 +147,8 @@ void Removed::save_link(Saver& saver, const Nameless& file) {
   std::string name;
   for (auto directory = directory_of(file.path);; directory = directory_of(directory)) {
     name = fmt::format("{}/link_remap.{}", directory == "/" ? "" : directory, entry.id());
-    if (::linkat(AT_FDCWD, fmt::format("/proc/self/fd/{}", file.fd).c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) {
+    if (::linkat(AT_FDCWD, fmt::format("/proc/self/fd/{}", file.fd).c_str(), AT_FDCWD, name.c_str(),
+                 AT_SYMLINK_FOLLOW) == 0) {
       break;
     }
     if (errno != ENOENT || directory == "/") {
@@ -305,7 +307,8 @@ base::Fd restore_ghost(const RestoreContext& context, std::uint32_t ghost_id, co
   if (!reader.next(ghost)) {
     throw Error("corrupt image", reader.name() + ": no record", 0);
   }
-  auto fd = make_nameless(path, fmt::format(".cr.{:x}.ghost", ghost_id), [&](const char* name) { return make_node(name, ghost); });
+  auto fd = make_nameless(path, fmt::format(".cr.{:x}.ghost", ghost_id),
+                          [&](const char* name) { return make_node(name, ghost); });
   const auto what = fmt::format("{} (removed, ghost {:x})", path, ghost_id);
   if (S_ISREG(ghost.mode())) {
     fill_ghost(reader, ghost, fd.get(), what);
@@ -344,7 +347,8 @@ Remaps::Remaps(const RestoreContext& context) {
     }
     auto known = done.find({type, id});
     if (known == done.end()) {
-      fds_.push_back(context.internal(type == images::GHOST ? restore_ghost(context, id, path) : restore_link(path_of(context, id), path)));
+      fds_.push_back(context.internal(type == images::GHOST ? restore_ghost(context, id, path)
+                                                            : restore_link(path_of(context, id), path)));
       known = done.emplace(std::pair{type, id}, fds_.back().get()).first;
       if (type == images::LINKED) {
         links_.push_back(path_of(context, id));

@@ -24,8 +24,8 @@ class Saver;
 
 // What is known of a file when its name is found to be gone.
 struct Nameless {
-  std::uint32_t id;         // of its REG entry
-  int fd;                   // our own descriptor
+  std::uint32_t id;  // of its REG entry
+  int fd;            // our own descriptor
   const struct stat& stat;
   const std::string& path;  // where it was
   const std::string& what;  // for messages

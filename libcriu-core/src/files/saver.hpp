@@ -20,7 +20,8 @@ namespace criu::files {
 
 class Saver {
  public:
-  explicit Saver(DumpContext& dump) : dump_(dump), shared_objects_(dump), files_(dump.images.create(image::type::files)) {}
+  explicit Saver(DumpContext& dump)
+      : dump_(dump), shared_objects_(dump), files_(dump.images.create(image::type::files)) {}
 
   DumpContext& dump() { return dump_; }
   std::uint32_t new_file_id() { return ++last_file_id_; }
@@ -31,7 +32,9 @@ class Saver {
   // An image that is written bit by bit.
   image::Writer& image(const image::Type& type);
   // Whether the queue of this pipe is still to be saved; it counts as saved from then on.
-  bool first_queue(const image::Type& type, std::uint32_t pipe_id) { return queues_.insert({type.magic, pipe_id}).second; }
+  bool first_queue(const image::Type& type, std::uint32_t pipe_id) {
+    return queues_.insert({type.magic, pipe_id}).second;
+  }
 
   Registry& registry() { return registry_; }
   Removed& removed() { return removed_; }

@@ -15,7 +15,7 @@ struct FdInfo {
   unsigned flags = 0;  // status flags and O_CLOEXEC
   int mnt_id = -1;
   std::uint64_t ino = 0;
-  std::string text;    // all lines, for those that are a kind's own
+  std::string text;  // all lines, for those that are a kind's own
 };
 
 FdInfo parse_fdinfo(std::string text);

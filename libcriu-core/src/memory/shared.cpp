@@ -27,8 +27,9 @@ using base::Error;
 
 namespace {
 
-constexpr std::uint32_t huge_shift = 26;           // MAP_HUGE_SHIFT, MFD_HUGE_SHIFT
-constexpr std::uint32_t sealing_refused = 1;       // exactly F_SEAL_SEAL: made without MFD_ALLOW_SEALING
+constexpr std::uint32_t huge_shift = 26;       // MAP_HUGE_SHIFT, MFD_HUGE_SHIFT
+constexpr std::uint32_t usual_huge_code = 21;  // where none is given
+constexpr std::uint32_t sealing_refused = 1;   // exactly F_SEAL_SEAL: made without MFD_ALLOW_SEALING
 constexpr std::uint64_t largest_object = std::uint64_t{1} << 62;
 constexpr std::size_t piece = 1 << 20;
 // Linux 6.3.
@@ -56,28 +57,35 @@ int create_memfd(const char* name, unsigned flags, bool no_exec) {
 
 // Looks like any other shared anonymous memory, which a memfd would not: mapped by us for a moment and opened there.
 base::Fd create_anonymous(std::uint64_t size, unsigned huge_flags, const std::string& what) {
-  const auto length = round_up(size, huge_flags != 0 ? std::uint64_t{1} << (huge_flags >> huge_shift & 63) : page_size);
+  const auto code = huge_flags >> huge_shift & 63;
+  const auto huge = std::uint64_t{1} << (code != 0 ? code : usual_huge_code);
+  const auto length = round_up(size, huge_flags != 0 ? huge : page_size);
   const int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE;
-  void* at = ::mmap(nullptr, length, PROT_NONE, huge_flags != 0 ? flags | MAP_HUGETLB | static_cast<int>(huge_flags & ~7U) : flags, -1, 0);
+  void* at = ::mmap(nullptr, length, PROT_NONE,
+                    huge_flags != 0 ? flags | MAP_HUGETLB | static_cast<int>(huge_flags & ~7U) : flags, -1, 0);
   const base::Mapping mapping(at, length);
   if (!mapping) {
     throw Error("make", what, errno);
   }
   const auto start = reinterpret_cast<std::uintptr_t>(at);
-  return base::Fd(check(::open(fmt::format("/proc/self/map_files/{:x}-{:x}", start, start + length).c_str(), O_RDWR | O_CLOEXEC), "open", what,
-                        "needs CAP_CHECKPOINT_RESTORE"));
+  return base::Fd(
+      check(::open(fmt::format("/proc/self/map_files/{:x}-{:x}", start, start + length).c_str(), O_RDWR | O_CLOEXEC),
+            "open", what, "needs CAP_CHECKPOINT_RESTORE"));
 }
 
 // hugetlbfs has no write.
 void write_mapped(int fd, const Run& run, std::uint64_t huge, const std::string& what) {
   const auto start = run.start / huge * huge;
   const auto length = round_up(run.start + run.size, huge) - start;
-  const base::Mapping mapping(::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(start)), length);
+  const base::Mapping mapping(
+      ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(start)), length);
   if (!mapping) {
     throw Error("map", what, errno, "are enough huge pages reserved?");
   }
   for (std::uint64_t done = 0; done < run.size;) {
-    const auto got = check(::pread(run.fd, mapping.data() + (run.start - start) + done, run.size - done, static_cast<off_t>(run.offset + done)), "read the contents of", what);
+    const auto got = check(::pread(run.fd, mapping.data() + (run.start - start) + done, run.size - done,
+                                   static_cast<off_t>(run.offset + done)),
+                           "read the contents of", what);
     if (got == 0) {
       throw Error("corrupt checkpoint", "the contents of " + what + " end early", 0);
     }
@@ -88,12 +96,14 @@ void write_mapped(int fd, const Run& run, std::uint64_t huge, const std::string&
 void write_run(int fd, const Run& run, std::byte* buffer, const std::string& what) {
   for (std::uint64_t done = 0; done < run.size;) {
     const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(piece, run.size - done));
-    const auto got = check(::pread(run.fd, buffer, part, static_cast<off_t>(run.offset + done)), "read the contents of", what);
+    const auto got =
+        check(::pread(run.fd, buffer, part, static_cast<off_t>(run.offset + done)), "read the contents of", what);
     if (got == 0) {
       throw Error("corrupt checkpoint", "the contents of " + what + " end early", 0);
     }
     for (ssize_t written = 0; written < got;) {
-      written += check(::pwrite(fd, buffer + written, static_cast<std::size_t>(got - written), static_cast<off_t>(run.start + done) + written),
+      written += check(::pwrite(fd, buffer + written, static_cast<std::size_t>(got - written),
+                                static_cast<off_t>(run.start + done) + written),
                        "fill", what);
     }
     done += static_cast<std::uint64_t>(got);
@@ -139,7 +149,9 @@ base::Fd restore_inode(const RestoreContext& context, const images::memfd_inode_
     fd = create_anonymous(entry.size(), 0, what);
   } else {
     const auto flags = MFD_CLOEXEC | (entry.seals() != sealing_refused ? MFD_ALLOW_SEALING : 0) | entry.hugetlb_flag();
-    fd = base::Fd(check(create_memfd(entry.name().c_str(), flags, (entry.seals() & seal_exec) != 0 && entry.seals() != sealing_refused), "make", what));
+    fd = base::Fd(check(
+        create_memfd(entry.name().c_str(), flags, (entry.seals() & seal_exec) != 0 && entry.seals() != sealing_refused),
+        "make", what));
     check(::ftruncate(fd.get(), static_cast<off_t>(entry.size())), "set the size of", what);
   }
   if (entry.size() > 0) {
@@ -186,7 +198,8 @@ void SharedObjects::restore_anonymous(const RestoreContext& context) {
         continue;
       }
       if ((vma.status() & sysv_ipc) != 0) {
-        throw Error("not supported by this version", fmt::format("{} has System V shared memory ({})", task->name(), vma.shmid()), 0);
+        throw Error("not supported by this version",
+                    fmt::format("{} has System V shared memory ({})", task->name(), vma.shmid()), 0);
       }
       auto& object = wanted[vma.shmid()];
       const auto end = vma.pgoff() + (vma.end() - vma.start());
@@ -210,7 +223,8 @@ void SharedObjects::restore_anonymous(const RestoreContext& context) {
 const SharedObjects::Object& SharedObjects::memfd(std::uint64_t inode_id, const std::string& referrer) const {
   const auto found = memfds_.find(inode_id);
   if (found == memfds_.end()) {
-    throw Error("corrupt checkpoint", fmt::format("{} refers to memory object {}, which memfd.img does not have", referrer, inode_id), 0);
+    throw Error("corrupt checkpoint",
+                fmt::format("{} refers to memory object {}, which memfd.img does not have", referrer, inode_id), 0);
   }
   return found->second;
 }
@@ -218,7 +232,8 @@ const SharedObjects::Object& SharedObjects::memfd(std::uint64_t inode_id, const 
 const SharedObjects::Object& SharedObjects::anonymous(std::uint64_t shmid, const std::string& referrer) const {
   const auto found = anonymous_.find(shmid);
   if (found == anonymous_.end()) {
-    throw Error("corrupt checkpoint", fmt::format("{} refers to shared memory {}, which is not there", referrer, shmid), 0);
+    throw Error("corrupt checkpoint", fmt::format("{} refers to shared memory {}, which is not there", referrer, shmid),
+                0);
   }
   return found->second;
 }
@@ -228,7 +243,8 @@ void SharedObjects::seal() const {
     const auto now = ::fcntl(object.fd.get(), F_GET_SEALS);
     const auto missing = now < 0 ? 0 : object.seals & ~static_cast<std::uint32_t>(now);
     if (missing != 0) {
-      check(::fcntl(object.fd.get(), F_ADD_SEALS, static_cast<int>(missing)), "seal", fmt::format("memory object {}", id));
+      check(::fcntl(object.fd.get(), F_ADD_SEALS, static_cast<int>(missing)), "seal",
+            fmt::format("memory object {}", id));
     }
   }
 }
@@ -251,7 +267,9 @@ dev_t shm_device() {
 class PagesWriter {
  public:
   PagesWriter(DumpContext& dump, std::uint32_t shmid, std::string what)
-      : what_(std::move(what)), id_(dump.new_pages_id()), map_(dump.images.create(image::type::shmem_pagemap, shmid)),
+      : what_(std::move(what)),
+        id_(dump.new_pages_id()),
+        map_(dump.images.create(image::type::shmem_pagemap, shmid)),
         pages_(dump.images.create_raw(image::type::pages, id_)) {
     images::pagemap_head head;
     head.set_pages_id(id_);
@@ -260,7 +278,8 @@ class PagesWriter {
   // Whole pages, ascending.
   void add(std::uint64_t offset, const std::byte* bytes, std::size_t size) {
     for (std::size_t done = 0; done < size;) {
-      done += static_cast<std::size_t>(check(::write(pages_.get(), bytes + done, size - done), "write pages of", what_));
+      done +=
+          static_cast<std::size_t>(check(::write(pages_.get(), bytes + done, size - done), "write pages of", what_));
     }
     if (pending_ != 0 && start_ + pending_ == offset) {
       pending_ += size;
@@ -327,7 +346,8 @@ void save_huge(int fd, std::uint64_t size, std::uint64_t huge, PagesWriter& page
   const auto part = std::min<std::uint64_t>(huge, 2 << 20);
   const auto buffer = std::make_unique<std::byte[]>(part);
   for (std::uint64_t at = 0; at < size; at += part) {
-    const auto got = static_cast<std::uint64_t>(check(::pread(fd, buffer.get(), part, static_cast<off_t>(at)), "read", what));
+    const auto got =
+        static_cast<std::uint64_t>(check(::pread(fd, buffer.get(), part, static_cast<off_t>(at)), "read", what));
     if (got == 0) {
       return;
     }
@@ -363,7 +383,8 @@ bool is_memory_object(const std::string& link, const struct stat& stat) {
 ObjectSaver::ObjectSaver(DumpContext& dump) : dump_(dump), image_(dump.images.create(image::type::memfd_inode)) {}
 
 std::uint32_t ObjectSaver::save(int fd, const struct stat& stat, const std::string& link, const std::string& what) {
-  const auto [known, is_new] = ids_.emplace(std::pair{stat.st_dev, stat.st_ino}, static_cast<std::uint32_t>(ids_.size() + 1));
+  const auto [known, is_new] =
+      ids_.emplace(std::pair{stat.st_dev, stat.st_ino}, static_cast<std::uint32_t>(ids_.size() + 1));
   if (!is_new) {
     return known->second;
   }

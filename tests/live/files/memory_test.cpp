@@ -71,7 +71,8 @@ TEST_CASE("memfd: contents, holes, offset, seals, further openings") {
 TEST_CASE("shared anonymous memory is found by its mapping and looks as before") {
   std::byte* at = nullptr;
   Scene scene({{[&] {
-                  at = static_cast<std::byte*>(::mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+                  at = static_cast<std::byte*>(
+                      ::mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
                   std::memcpy(at, "shared", 6);
                   std::memcpy(at + (1 << 19), "middle", 6);
                 },
@@ -89,7 +90,10 @@ TEST_CASE("shared anonymous memory is found by its mapping and looks as before")
   }
   scene.kill();
   const criu::Checkpoint checkpoint;
-  criu::RestoreContext restore{.options = scene.options, .images = criu::image::Directory(scene.images.path()), .checkpoint = checkpoint, .files = criu::files::Plan()};
+  criu::RestoreContext restore{.options = scene.options,
+                               .images = criu::image::Directory(scene.images.path()),
+                               .checkpoint = checkpoint,
+                               .files = criu::files::Plan()};
   restore.shared_objects.restore(restore);
   const auto& object = restore.shared_objects.memfd(1, "the test");
   CHECK(std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(object.fd.get())) == "/dev/zero (deleted)");
@@ -114,7 +118,8 @@ TEST_CASE("huge pages, where some are reserved") {
   Scene scene({{[] {
                   MUST(::memfd_create("huge", MFD_HUGETLB | MFD_ALLOW_SEALING) == 0);
                   MUST(::ftruncate(0, 4 << 20) == 0);
-                  auto* bytes = static_cast<char*>(::mmap(nullptr, 2 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, 0, 2 << 20));
+                  auto* bytes =
+                      static_cast<char*>(::mmap(nullptr, 2 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, 0, 2 << 20));
                   MUST(bytes != MAP_FAILED);
                   std::strcpy(bytes, "huge");
                 },

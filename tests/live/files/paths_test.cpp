@@ -24,7 +24,9 @@ std::string content(int fd, std::size_t size = 4096) {
   return text;
 }
 
-void put(int fd, const std::string& text) { MUST(::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size())); }
+void put(int fd, const std::string& text) {
+  MUST(::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+}
 
 void is_open(int fd, const std::string& path, int flags, int mode = 0644) {
   const int got = ::open(path.c_str(), flags, mode);
@@ -135,7 +137,8 @@ TEST_CASE("removed files travel in the image") {
                 [&] {
                   struct stat st {};
                   MUST(content(3) == "ghost data" && content(4) == "ghost data");
-                  MUST(::fstat(4, &st) == 0 && st.st_nlink == 0 && st.st_mode == (S_IFREG | 0640) && st.st_uid == 12 && st.st_gid == 34);
+                  MUST(::fstat(4, &st) == 0 && st.st_nlink == 0 && st.st_mode == (S_IFREG | 0640) && st.st_uid == 12 &&
+                       st.st_gid == 34);
                   MUST(::pwrite(3, "G", 1, 0) == 1 && content(4) == "Ghost data");
                   MUST(::fstat(5, &st) == 0 && st.st_size == (1 << 24) + 100000 && st.st_blocks < 100);
                   char text[8] = {};
@@ -150,6 +153,7 @@ TEST_CASE("removed files travel in the image") {
                   MUST(content(12) == "old" && content(13) == "new one");
                 }}});
   CHECK(scene.dump() == std::vector<std::string>{});
+  scene.looks_different = {6, 9};  // O_TMPFILE and O_NOFOLLOW tell of how it was opened, which was by a name
   scene.restore();
   CHECK(dir.names() == std::vector<std::string>{"odd (deleted)", "taken"});
 }
@@ -179,8 +183,10 @@ TEST_CASE("a file with its name gone but others left") {
     MUST(::unlink(dir.path("first").c_str()) == 0);
   };
   Scene scene({{open, [&] {
-                  struct stat here {}, there {};
-                  MUST(::fstat(3, &here) == 0 && ::stat(dir.path("second").c_str(), &there) == 0 && here.st_ino == there.st_ino);
+                  struct stat here {
+                  }, there{};
+                  MUST(::fstat(3, &here) == 0 && ::stat(dir.path("second").c_str(), &there) == 0 &&
+                       here.st_ino == there.st_ino);
                   MUST(content(4) == "linked");
                 }}});
   SECTION("refused without the option") {
@@ -221,10 +227,12 @@ TEST_CASE("files that changed since the dump are found out") {
     auto& entry = context.checkpoint.files.begin()->second;
     CHECK_NOTHROW(criu::files::open_path(context, entry.id(), O_RDONLY, "test"));
     REQUIRE(::truncate(dir.path("file").c_str(), 4) == 0);
-    CHECK_THROWS_WITH(criu::files::open_path(context, entry.id(), O_RDONLY, "test"), Catch::Contains("has bad size 4 (expect 5)"));
+    CHECK_THROWS_WITH(criu::files::open_path(context, entry.id(), O_RDONLY, "test"),
+                      Catch::Contains("has bad size 4 (expect 5)"));
     REQUIRE(::truncate(dir.path("file").c_str(), 5) == 0);
     REQUIRE(::chmod(dir.path("file").c_str(), 0600) == 0);
-    CHECK_THROWS_WITH(criu::files::open_path(context, entry.id(), O_RDONLY, "test"), Catch::Contains("bad mode") && Catch::Contains("--skip-file-rwx-check"));
+    CHECK_THROWS_WITH(criu::files::open_path(context, entry.id(), O_RDONLY, "test"),
+                      Catch::Contains("bad mode") && Catch::Contains("--skip-file-rwx-check"));
     REQUIRE(::chmod(dir.path("file").c_str(), 0644) == 0);
   };
   scene.restore();

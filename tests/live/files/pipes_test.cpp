@@ -33,7 +33,9 @@ std::string take(int fd, std::size_t size = 1 << 20) {
   return text;
 }
 
-void put(int fd, const std::string& text) { MUST(::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size())); }
+void put(int fd, const std::string& text) {
+  MUST(::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+}
 
 }  // namespace
 

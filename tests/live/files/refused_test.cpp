@@ -29,7 +29,8 @@ TEST_CASE("all obstacles are told, each with its descriptor and kind") {
                 },
                 [] {}}});
   auto texts = scene.dump();
-  const char* const wanted[] = {"a Unix socket", "an IPv6 socket", "an inotify descriptor", "a pidfd", "a network namespace", "a terminal", "--file-locks"};
+  const char* const wanted[] = {"a Unix socket",       "an IPv6 socket", "an inotify descriptor", "a pidfd",
+                                "a network namespace", "a terminal",     "--file-locks"};
   REQUIRE(texts.size() == std::size(wanted));
   for (std::size_t i = 0; i < texts.size(); ++i) {
     CHECK_THAT(texts[i], Catch::Contains("fd " + std::to_string(i) + " of task " + std::to_string(scene.pids()[0])));

@@ -3,11 +3,15 @@
 // checkpoint. Each test says what is open, and what must hold of it afterwards.
 #pragma once
 
+// <signal.h> has a macro by the name of a field of the images.
+#undef sigmask
+
 #include <sys/types.h>
 
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -64,6 +68,8 @@ class Scene {
   void restore();
 
   criu::Options options;
+  // Descriptors whose flags or path cannot come back as they were.
+  std::set<int> looks_different;
   TempDir images;
   const std::vector<pid_t>& pids() const { return pids_; }
   void kill();
