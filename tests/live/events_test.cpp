@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// eventfd, epoll, signalfd, timerfd, memfd.
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <cstring>
+
+#include "harness/live.hpp"
+
+using namespace live;
+
+namespace {
+
+constexpr long hour = 3600;
+
+void add(int epoll, int fd, std::uint32_t events, std::uint64_t data) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = data;
+  REQUIRE(::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0);
+}
+
+// What is ready: the data of the one event; 0 for none, all ones for several.
+std::uint64_t ready(int epoll) {
+  std::array<epoll_event, 8> events{};
+  const auto count = ::epoll_wait(epoll, events.data(), events.size(), 0);
+  return count == 0 ? 0 : count == 1 ? events[0].data.u64 : ~std::uint64_t{0};
+}
+
+std::uint64_t read_counter(int fd) {
+  std::uint64_t value = 0;
+  return ::read(fd, &value, sizeof value) == sizeof value ? value : 0;
+}
+
+}  // namespace
+
+LIVE_TEST("events: eventfd with its counter, plain and semaphore") {
+  const int plain = ::eventfd(5, EFD_NONBLOCK);
+  const int semaphore = ::eventfd(2, EFD_SEMAPHORE | EFD_NONBLOCK);
+  REQUIRE(plain >= 0 && semaphore >= 0);
+  checkpoint_here();
+  CHECK_EQ(read_counter(plain), 5U);
+  CHECK_EQ(read_counter(plain), 0U);
+  CHECK_EQ(errno, EAGAIN);
+  CHECK_EQ(read_counter(semaphore), 1U);
+  CHECK_EQ(read_counter(semaphore), 1U);
+  CHECK_EQ(read_counter(semaphore), 0U);
+}
+
+LIVE_TEST("events: epoll with its targets, their events and data") {
+  const int epoll = ::epoll_create1(0);
+  const int event = ::eventfd(0, 0);
+  int ends[2];
+  REQUIRE(epoll >= 0 && event >= 0 && ::pipe(ends) == 0);
+  add(epoll, event, EPOLLIN, 0x1111222233334444);
+  add(epoll, ends[0], EPOLLIN | EPOLLONESHOT, 22);
+  checkpoint_here();
+  CHECK_EQ(ready(epoll), 0U);
+  const std::uint64_t one = 1;
+  CHECK_EQ(::write(event, &one, sizeof one), 8);
+  CHECK_EQ(ready(epoll), 0x1111222233334444U);
+  CHECK_EQ(read_counter(event), 1U);
+  CHECK_EQ(::write(ends[1], "x", 1), 1);
+  CHECK_EQ(ready(epoll), 22U);
+  CHECK_EQ(ready(epoll), 0U);  // one shot
+}
+
+LIVE_TEST("events: edge-triggered epoll") {
+  const int epoll = ::epoll_create1(0);
+  int ends[2];
+  REQUIRE(epoll >= 0 && ::pipe(ends) == 0);
+  add(epoll, ends[0], EPOLLIN | EPOLLET, 7);
+  checkpoint_here();
+  CHECK_EQ(::write(ends[1], "x", 1), 1);
+  CHECK_EQ(ready(epoll), 7U);
+  CHECK_EQ(ready(epoll), 0U);
+  CHECK_EQ(::write(ends[1], "y", 1), 1);
+  CHECK_EQ(ready(epoll), 7U);
+}
+
+LIVE_TEST("events: epoll in epoll") {
+  const int outer = ::epoll_create1(0);
+  const int inner = ::epoll_create1(0);
+  const int event = ::eventfd(0, 0);
+  REQUIRE(outer >= 0 && inner >= 0 && event >= 0);
+  add(inner, event, EPOLLIN, 1);
+  add(outer, inner, EPOLLIN, 2);
+  checkpoint_here();
+  CHECK_EQ(ready(outer), 0U);
+  const std::uint64_t one = 1;
+  CHECK_EQ(::write(event, &one, sizeof one), 8);
+  CHECK_EQ(ready(outer), 2U);
+  CHECK_EQ(ready(inner), 1U);
+}
+
+LIVE_TEST("events: epoll with a target known by two numbers") {
+  const int epoll = ::epoll_create1(0);
+  const int event = ::eventfd(1, 0);
+  const int twin = ::dup(event);
+  REQUIRE(epoll >= 0 && twin >= 0);
+  add(epoll, event, 0, 1);
+  add(epoll, twin, EPOLLIN, 2);
+  checkpoint_here();
+  CHECK_EQ(ready(epoll), 2U);
+}
+
+LIVE_TEST("events: epoll with a target that is closed here and open elsewhere") {
+  const int epoll = ::epoll_create1(0);
+  const int event = ::eventfd(1, 0);
+  const int twin = ::fcntl(event, F_DUPFD, 100);
+  REQUIRE(epoll >= 0 && event >= 0 && twin == 100);
+  add(epoll, event, EPOLLIN, 9);
+  REQUIRE(::close(event) == 0);  // the description lives on at 100, and so does the epoll entry for the old number
+  checkpoint_here();
+  CHECK_EQ(ready(epoll), 9U);
+}
+
+LIVE_TEST("events: signalfd") {
+  sigset_t mask;
+  ::sigemptyset(&mask);
+  ::sigaddset(&mask, SIGUSR2);
+  ::sigaddset(&mask, SIGRTMIN + 6);
+  REQUIRE(::sigprocmask(SIG_BLOCK, &mask, nullptr) == 0);
+  const int fd = ::signalfd(-1, &mask, SFD_NONBLOCK);
+  REQUIRE(fd >= 0);
+  REQUIRE(::sigqueue(::getpid(), SIGRTMIN + 6, sigval{.sival_int = 12}) == 0);
+  checkpoint_here();
+  signalfd_siginfo info{};
+  CHECK_EQ(::read(fd, &info, sizeof info), static_cast<ssize_t>(sizeof info));
+  CHECK_EQ(info.ssi_signo, static_cast<unsigned>(SIGRTMIN + 6));
+  CHECK_EQ(info.ssi_int, 12);
+  CHECK_EQ(::read(fd, &info, sizeof info), -1);
+  ::raise(SIGUSR2);
+  CHECK_EQ(::read(fd, &info, sizeof info), static_cast<ssize_t>(sizeof info));
+}
+
+LIVE_TEST("events: timerfd armed, disarmed and expired") {
+  const int armed = ::timerfd_create(CLOCK_MONOTONIC, 0);
+  const int disarmed = ::timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK);
+  const int expired = ::timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK);
+  REQUIRE(armed >= 0 && disarmed >= 0 && expired >= 0);
+  const itimerspec far{{5, 6}, {hour, 0}};
+  const itimerspec near{{0, 0}, {0, 1}};
+  REQUIRE(::timerfd_settime(armed, 0, &far, nullptr) == 0);
+  REQUIRE(::timerfd_settime(expired, 0, &near, nullptr) == 0);
+  checkpoint_here();
+  itimerspec left{};
+  CHECK_EQ(::timerfd_gettime(armed, &left), 0);
+  CHECK(left.it_value.tv_sec > hour - 300 && left.it_value.tv_sec <= hour);
+  CHECK_EQ(left.it_interval.tv_nsec, 6);
+  CHECK_EQ(::timerfd_gettime(disarmed, &left), 0);
+  CHECK_EQ(left.it_value.tv_sec, 0);
+  CHECK_EQ(read_counter(expired), 1U);
+}
+
+LIVE_TEST("events: memfd with contents, offset and seals, shared and mapped") {
+  const int fd = ::memfd_create("live", MFD_ALLOW_SEALING);
+  REQUIRE(fd >= 0);
+  REQUIRE(::ftruncate(fd, 8192) == 0);
+  REQUIRE(::pwrite(fd, "memory", 6, 4096) == 6);
+  void* mapped = ::mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  REQUIRE(mapped != MAP_FAILED);
+  REQUIRE(::fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0);
+  REQUIRE(::lseek(fd, 4097, SEEK_SET) == 4097);
+  Child child([fd] {
+    checkpoint_here();
+    CHECK_EQ(::pwrite(fd, "M", 1, 4096), 1);
+  });
+  checkpoint_here();
+  CHECK_EQ(::fcntl(fd, F_GET_SEALS), F_SEAL_SHRINK | F_SEAL_GROW);
+  std::array<char, 5> rest{};
+  CHECK_EQ(::read(fd, rest.data(), 5), 5);
+  CHECK_EQ(std::memcmp(rest.data(), "emory", 5), 0);
+  CHECK_EQ(child.finish(), 0);
+  CHECK_EQ(std::memcmp(static_cast<char*>(mapped) + 4096, "Memory", 6), 0);
+}

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "snapshot.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <regex>
+#include <set>
+#include <sstream>
+
+namespace live {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string text_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+std::string link_of(const fs::path& path) {
+  std::array<char, 4096> target{};
+  const auto size = ::readlink(path.c_str(), target.data(), target.size());
+  return size < 0 ? std::string() : std::string(target.data(), static_cast<std::size_t>(size));
+}
+
+// Numbers in a directory of /proc, sorted.
+std::vector<int> numbers_in(const fs::path& directory) {
+  std::vector<int> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    const auto name = entry.path().filename().string();
+    if (!name.empty() && std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; })) {
+      found.push_back(std::stoi(name));
+    }
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+// "pipe:[4711]" → "pipe:#1": which descriptors are the same pipe is kept, its number is not.
+class Names {
+ public:
+  std::string operator()(const std::string& target) {
+    static const std::regex numbered("^(pipe|socket):\\[[0-9]+\\]$");
+    std::smatch match;
+    if (!std::regex_match(target, match, numbered)) {
+      return target;
+    }
+    const auto number = seen_.emplace(target, seen_.size() + 1).first->second;
+    return match[1].str() + ":#" + std::to_string(number);
+  }
+
+ private:
+  std::map<std::string, std::size_t> seen_;
+};
+
+struct Area {
+  unsigned long start = 0, end = 0, offset = 0;
+  std::string perms, name, flags;
+};
+
+// Which advice and locks a mapping has; the other flags follow from its permissions or are the kernel's own business.
+std::string told_flags(const std::string& line) {
+  static const std::set<std::string> told{"lo", "dc", "dd", "wf", "hg", "nh", "mg", "rr", "sr", "gd", "ht", "gu"};
+  std::istringstream words(line.substr(line.find(':') + 1));
+  std::string out;
+  for (std::string word; words >> word;) {
+    if (told.count(word) != 0) {
+      out += " " + word;
+    }
+  }
+  return out;
+}
+
+bool joins(const Area& a, const Area& b) {
+  const bool file = !a.name.empty() && a.name[0] == '/';
+  return a.end == b.start && a.perms == b.perms && a.name == b.name && a.flags == b.flags &&
+         (!file || a.offset + (a.end - a.start) == b.offset);
+}
+
+// The mappings with neighbours joined: where the kernel splits equal ones follows from their history.
+std::string maps_of(const fs::path& task) {
+  std::vector<Area> areas;
+  std::ifstream file(task / "smaps");
+  static const std::regex head("^([0-9a-f]+)-([0-9a-f]+) (\\S+) ([0-9a-f]+) \\S+ [0-9]+ *(.*)$");
+  std::smatch match;
+  for (std::string line; std::getline(file, line);) {
+    if (std::regex_match(line, match, head)) {
+      areas.push_back({std::stoul(match[1], nullptr, 16),
+                       std::stoul(match[2], nullptr, 16),
+                       std::stoul(match[4], nullptr, 16),
+                       match[3],
+                       match[5],
+                       {}});
+    } else if (line.starts_with("VmFlags:") && !areas.empty()) {
+      areas.back().flags = told_flags(line);
+    }
+  }
+  std::vector<Area> joined;
+  for (const auto& area : areas) {
+    if (!joined.empty() && joins(joined.back(), area)) {
+      joined.back().end = area.end;
+    } else {
+      joined.push_back(area);
+    }
+  }
+  std::ostringstream out;
+  for (const auto& area : joined) {
+    out << std::hex << area.start << "-" << area.end << " " << area.perms << " " << area.offset << area.flags << " "
+        << area.name << "\n";
+  }
+  return out.str();
+}
+
+// Lines of fdinfo without what the kernel numbers anew and what a clock moves.
+std::string fdinfo_of(const fs::path& path) {
+  static const std::regex dropped("^(mnt_id|ino|eventfd-id|it_value|ticks|clockid-raw):.*");
+  static const std::regex inodes("( +ino:[0-9a-f]+)|( +sdev:[0-9a-f]+)|( +fhandle-.*)");
+  std::ifstream file(path);
+  std::string out;
+  for (std::string line; std::getline(file, line);) {
+    if (!std::regex_match(line, dropped)) {
+      out += " " + std::regex_replace(line, inodes, "");
+    }
+  }
+  std::replace(out.begin(), out.end(), '\t', ' ');
+  return out;
+}
+
+std::string descriptors_of(const fs::path& task, Names& names) {
+  std::string out;
+  for (const int fd : numbers_in(task / "fd")) {
+    const auto number = std::to_string(fd);
+    out += number + " → " + names(link_of(task / "fd" / number)) + fdinfo_of(task / "fdinfo" / number) + "\n";
+  }
+  return out;
+}
+
+std::string status_of(const fs::path& task) {
+  static const std::set<std::string> kept{
+      "Name",   "Umask",  "Tgid",   "Pid",    "PPid",   "Uid",        "Gid",     "Groups",          "NStgid",
+      "NSpid",  "NSpgid", "NSsid",  "SigPnd", "ShdPnd", "SigBlk",     "SigIgn",  "SigCgt",          "CapInh",
+      "CapPrm", "CapEff", "CapBnd", "CapAmb", "VmLck",  "NoNewPrivs", "Seccomp", "Seccomp_filters", "THP_enabled"};
+  std::ifstream file(task / "status");
+  std::string out;
+  for (std::string line; std::getline(file, line);) {
+    const auto name = line.substr(0, line.find(':'));
+    if (kept.count(name) != 0) {
+      out += line + "\n";
+    }
+    // Whether a task runs or sleeps at this moment says nothing; whether it is stopped or dead does.
+    if (name == "State" && line.find_first_of("TZ") != std::string::npos) {
+      out += line + "\n";
+    }
+  }
+  return out;
+}
+
+// The fields of /proc/PID/stat that a checkpoint keeps, by their number in proc(5).
+std::string stat_of(const fs::path& task) {
+  static const std::map<std::size_t, const char*> kept{
+      {4, "ppid"},         {5, "pgrp"},       {6, "session"},     {7, "tty"},         {19, "nice"},
+      {20, "threads"},     {26, "startcode"}, {27, "endcode"},    {28, "startstack"}, {38, "exit_signal"},
+      {40, "rt_priority"}, {41, "policy"},    {45, "start_data"}, {46, "end_data"},   {47, "start_brk"},
+      {48, "arg_start"},   {49, "arg_end"},   {50, "env_start"},  {51, "env_end"},    {52, "exit_code"}};
+  const auto text = text_of(task / "stat");
+  const auto close = text.rfind(')');
+  if (close == std::string::npos) {
+    return {};
+  }
+  std::istringstream words(text.substr(close + 1));
+  std::string out;
+  std::size_t field = 3;
+  for (std::string word; words >> word; ++field) {
+    if (const auto found = kept.find(field); found != kept.end()) {
+      out += std::string(found->second) + " " + word + "\n";
+    }
+  }
+  return out;
+}
+
+std::string timers_of(const fs::path& task) {
+  std::ifstream file(task / "timers");
+  std::string out;
+  for (std::string line; std::getline(file, line);) {
+    out += line + "\n";
+  }
+  return out;
+}
+
+void add_thread(Snapshot& snapshot, const std::string& key, const fs::path& task) {
+  snapshot[key + ": status"] = status_of(task);
+  snapshot[key + ": stat"] = stat_of(task);
+  for (const char* file : {"comm", "timerslack_ns", "personality"}) {
+    snapshot[key + ": " + file] = text_of(task / file);
+  }
+}
+
+}  // namespace
+
+std::vector<pid_t> tree_of(pid_t root) {
+  std::vector<pid_t> all{root};
+  for (std::size_t at = 0; at < all.size(); ++at) {
+    const fs::path tasks = "/proc/" + std::to_string(all[at]) + "/task";
+    std::set<pid_t> children;
+    for (const int tid : numbers_in(tasks)) {
+      std::istringstream words(text_of(tasks / std::to_string(tid) / "children"));
+      for (pid_t child = 0; words >> child;) {
+        children.insert(child);
+      }
+    }
+    all.insert(all.end(), children.begin(), children.end());
+  }
+  return all;
+}
+
+Snapshot snapshot_of_tree(pid_t root) {
+  Snapshot snapshot;
+  Names names;
+  for (const pid_t pid : tree_of(root)) {
+    const fs::path task = "/proc/" + std::to_string(pid);
+    const auto key = "task " + std::to_string(pid);
+    add_thread(snapshot, key, task);
+    snapshot[key + ": maps"] = maps_of(task);
+    snapshot[key + ": fd"] = descriptors_of(task, names);
+    snapshot[key + ": timers"] = timers_of(task);
+    for (const char* file : {"limits", "oom_score_adj", "loginuid", "cmdline", "environ", "auxv", "coredump_filter"}) {
+      snapshot[key + ": " + file] = text_of(task / file);
+    }
+    for (const char* link : {"exe", "cwd", "root"}) {
+      snapshot[key + ": " + link] = link_of(task / link);
+    }
+    for (const int tid : numbers_in(task / "task")) {
+      if (tid != pid) {
+        add_thread(snapshot, "thread " + std::to_string(tid), task / "task" / std::to_string(tid));
+      }
+    }
+  }
+  return snapshot;
+}
+
+namespace {
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) {
+    std::replace(line.begin(), line.end(), '\0', ' ');
+    lines.push_back(line);
+  }
+  return lines;
+}
+
+void compare_part(const std::string& key, const std::string& was, const std::string& is,
+                  std::vector<std::string>& found) {
+  constexpr std::size_t longest_line = 300;
+  const auto before = lines_of(was);
+  const auto after = lines_of(is);
+  for (const auto& line : before) {
+    if (std::find(after.begin(), after.end(), line) == after.end()) {
+      found.push_back(key + ": was  " + line.substr(0, longest_line));
+    }
+  }
+  for (const auto& line : after) {
+    if (std::find(before.begin(), before.end(), line) == before.end()) {
+      found.push_back(key + ": is   " + line.substr(0, longest_line));
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> differences(const Snapshot& before, const Snapshot& after,
+                                     const std::vector<std::string>& ignore) {
+  std::set<std::string> keys;
+  for (const auto* snapshot : {&before, &after}) {
+    for (const auto& [key, text] : *snapshot) {
+      keys.insert(key);
+    }
+  }
+  std::vector<std::string> found;
+  for (const auto& key : keys) {
+    const auto part = key.substr(key.find(": ") + 2);
+    if (std::find(ignore.begin(), ignore.end(), part) != ignore.end()) {
+      continue;
+    }
+    const auto was = before.find(key);
+    const auto is = after.find(key);
+    if (was == before.end() || is == after.end()) {
+      found.push_back(key + (was == before.end() ? ": came" : ": went") + " with the checkpoint");
+    } else if (was->second != is->second) {
+      compare_part(key, was->second, is->second, found);
+    }
+  }
+  return found;
+}
+
+}  // namespace live

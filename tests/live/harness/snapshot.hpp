@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// What /proc shows of a process tree, in a form in which before and after a checkpoint can be compared: what the kernel
+// numbers anew (pipe and socket inodes) is numbered by first appearance, what moves by itself (clocks) is left out.
+#pragma once
+
+#include <sys/types.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace live {
+
+// "task 42: maps" → its text.
+using Snapshot = std::map<std::string, std::string>;
+
+Snapshot snapshot_of_tree(pid_t root);
+
+// Every process of the tree, parents first.
+std::vector<pid_t> tree_of(pid_t root);
+
+// One line per difference; parts whose key ends in ": " and one of the ignored names are not looked at.
+std::vector<std::string> differences(const Snapshot& before, const Snapshot& after,
+                                     const std::vector<std::string>& ignore);
+
+}  // namespace live

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "stage.hpp"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <sstream>
+
+#include "base/error.hpp"
+#include "process.hpp"
+#include "snapshot.hpp"
+
+namespace live {
+
+namespace fs = std::filesystem;
+using std::chrono::seconds;
+
+namespace {
+
+constexpr seconds setup_limit{60};
+constexpr seconds criu_limit{60};
+constexpr seconds finish_limit{60};
+constexpr std::size_t log_lines_shown = 40;
+
+std::string text_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+// What one test does on its stage. Every failure is written down; after one that makes the rest pointless the act
+// ends by exception.
+class Act {
+ public:
+  Act(const Test& test, const Config& config, std::string directory)
+      : test_(test), config_(config), directory_(std::move(directory)), arrival_(directory_) {}
+
+  struct Over {};
+
+  Outcome run() {
+    try {
+      perform();
+    } catch (const Over&) {
+    } catch (const std::exception& error) {
+      outcome_.failures.emplace_back(error.what());
+    }
+    collect_failures();
+    return outcome_;
+  }
+
+ private:
+  [[noreturn]] void over(const std::string& failure) {
+    outcome_.failures.push_back(failure);
+    throw Over{};
+  }
+
+  bool is_program() const { return test_.body == nullptr; }
+  std::string path(const std::string& name) const { return directory_ + "/" + name; }
+
+  void perform() {
+    start_victim();
+    for (int round = 1; round <= config_.rounds; ++round) {
+      if (config_.setting != Setting::dry && !checkpoint(round)) {
+        return;
+      }
+      if (is_program()) {
+        check_program();
+      }
+    }
+    if (!is_program()) {
+      finish_victim();
+    }
+  }
+
+  void start_victim() {
+    std::vector<std::string> arguments;
+    if (is_program()) {
+      for (const auto& argument : test_.program.arguments) {
+        arguments.push_back(argument[0] == '@' ? config_.programs + "/" + argument.substr(1) : argument);
+      }
+      arguments.push_back(directory_);
+      arguments.insert(arguments.end(), test_.program.more.begin(), test_.program.more.end());
+    } else {
+      arguments = {"/proc/self/exe", "--victim", test_.name, directory_};
+    }
+    victim_ = start(arguments, is_program() ? path("output") : "/dev/null");
+    if (!arrival_.wait("ready", victim_, Clock::now() + setup_limit)) {
+      outcome_.skipped = text_of(path("skipped"));
+      if (!outcome_.skipped.empty()) {
+        throw Over{};
+      }
+      over("the test did not reach its checkpoint\n" + text_of(path("output")));
+    }
+  }
+
+  // One dump and restore. False when the test ends here because something was meant to fail, and did.
+  bool checkpoint(int round) {
+    const auto images = path("images-" + std::to_string(round));
+    fs::create_directory(images);
+    const auto before = snapshot_of_tree(victim_);
+    if (!dump(images)) {
+      compare(before, "after the refused dump");
+      return true;
+    }
+    if (test_.options.tamper) {
+      test_.options.tamper(images);
+    }
+    if (!restore(images)) {
+      return false;
+    }
+    compare(before, "after round " + std::to_string(round));
+    return true;
+  }
+
+  void compare(const Snapshot& before, const std::string& when) {
+    // A program at work changes all the time; it checks itself.
+    if (is_program()) {
+      return;
+    }
+    for (const auto& line : differences(before, snapshot_of_tree(victim_), test_.options.ignore)) {
+      outcome_.failures.push_back(when + ": " + line);
+    }
+  }
+
+  // criu-cli with a command; nothing when it hung.
+  std::optional<int> criu(const std::string& command, const std::string& images, std::vector<std::string> arguments,
+                          const std::vector<std::string>& more) {
+    arguments.insert(arguments.begin(), {config_.criu, command, "-D", images, "-v4", "-o", command + ".log"});
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return live::run(arguments, images + "/" + command + ".out", criu_limit);
+  }
+
+  std::string said(const std::string& command, const std::string& images) const {
+    return text_of(images + "/" + command + ".log") + text_of(images + "/" + command + ".out");
+  }
+
+  [[noreturn]] void criu_failed(const std::string& command, const std::string& images, std::optional<int> status) {
+    std::vector<std::string> lines;
+    std::istringstream log(said(command, images));
+    for (std::string line; std::getline(log, line);) {
+      lines.push_back(line);
+    }
+    const auto from = lines.size() > log_lines_shown ? lines.size() - log_lines_shown : 0;
+    std::string text = command + (status ? ": " + describe(*status) : " did not end");
+    for (auto at = from; at < lines.size(); ++at) {
+      text += "\n  " + lines[at];
+    }
+    over(text);
+  }
+
+  // False when it was meant to fail, and did as it was meant to.
+  bool dump(const std::string& images) {
+    const auto status = criu("dump", images, {"-t", std::to_string(victim_)}, test_.options.dump);
+    const auto& expected = test_.options.dump_fails;
+    if (status != 0) {
+      if (expected.empty() || !status || !WIFEXITED(*status)) {
+        criu_failed("dump", images, status);
+      }
+      if (said("dump", images).find(expected) == std::string::npos) {
+        outcome_.failures.push_back("the dump failed, but did not say \"" + expected + "\"");
+        criu_failed("dump", images, status);
+      }
+      return false;
+    }
+    if (!expected.empty()) {
+      over("the dump was meant to fail with \"" + expected + "\"");
+    }
+    for (const pid_t pid : reap_all(seconds(10))) {
+      over("task " + std::to_string(pid) + " is alive after the dump");
+    }
+    return true;
+  }
+
+  bool restore(const std::string& images) {
+    const auto status = criu("restore", images, {"-d"}, test_.options.restore);
+    const auto& expected = test_.options.restore_fails;
+    if (status == 0 && expected.empty()) {
+      return true;
+    }
+    if (status == 0) {
+      over("the restore was meant to fail with \"" + expected + "\"");
+    }
+    if (expected.empty() || !status || !WIFEXITED(*status) ||
+        said("restore", images).find(expected) == std::string::npos) {
+      criu_failed("restore", images, status);
+    }
+    for (const pid_t pid : reap_all(seconds(10))) {
+      over("task " + std::to_string(pid) + " was left by the failed restore");
+    }
+    return false;
+  }
+
+  void finish_victim() {
+    ::kill(victim_, SIGUSR1);
+    const auto status = wait_for(victim_, Clock::now() + finish_limit);
+    if (!status) {
+      over("the test did not end after it was told to go on");
+    }
+    // Exit status 1 stands for failures that are written down.
+    if (*status != 0 && !(WIFEXITED(*status) && fs::exists(path("failures")))) {
+      outcome_.failures.push_back("the test ended with " + describe(*status));
+    }
+  }
+
+  void check_program() {
+    fs::remove(path("report"));
+    if (test_.program.tell == Tell::signal) {
+      ::kill(victim_, SIGUSR1);
+    } else {
+      std::ofstream(path("go")) << "go\n";
+    }
+    if (!arrival_.wait("report", victim_, Clock::now() + finish_limit)) {
+      over("no report\n" + text_of(path("output")));
+    }
+    const auto report = text_of(path("report"));
+    if (report.empty() || report.find("BAD") != std::string::npos) {
+      over("it reports: " + report + "\n" + text_of(path("output")));
+    }
+  }
+
+  void collect_failures() {
+    std::istringstream lines(text_of(path("failures")));
+    for (std::string line; std::getline(lines, line);) {
+      outcome_.failures.push_back(line);
+    }
+  }
+
+  const Test& test_;
+  const Config& config_;
+  std::string directory_;
+  Arrival arrival_;
+  pid_t victim_ = 0;
+  Outcome outcome_;
+};
+
+// The process of the stage. What it found goes to its files, which the harness reads when it has ended.
+[[noreturn]] void stage_main(const Test& test, const Config& config, const std::string& directory) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  Outcome outcome;
+  if (config.setting == Setting::pidns) {
+    // Private, so that the new /proc is seen here alone.
+    if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) != 0) {
+      outcome.failures.push_back(std::string("can't mount /proc: ") + std::strerror(errno));
+    }
+  } else {
+    // Orphans of the tree end up here instead of with an init that may reap them late.
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  }
+  if (outcome.failures.empty()) {
+    outcome = Act(test, config, directory).run();
+  }
+  kill_all_below();
+  if (!outcome.skipped.empty()) {
+    std::ofstream(directory + "/outcome.skipped") << outcome.skipped;
+  }
+  std::ofstream out(directory + "/outcome");
+  for (const auto& failure : outcome.failures) {
+    out << failure << "\n";
+  }
+  out.close();
+  ::_exit(0);
+}
+
+std::string directory_name(const std::string& test) {
+  std::string name;
+  for (const char c : test) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    name += plain ? c : '-';
+  }
+  return name;
+}
+
+}  // namespace
+
+Outcome play(const Test& test, const Config& config) {
+  const auto directory = config.scratch + "/" + directory_name(test.name);
+  fs::create_directories(directory);
+  // Tests that give up being root still write their results here.
+  fs::permissions(config.scratch, fs::perms(0755));
+  fs::permissions(directory, fs::perms(0777));
+  const unsigned long flags =
+      SIGCHLD | (config.setting == Setting::pidns ? static_cast<unsigned long>(CLONE_NEWPID | CLONE_NEWNS) : 0UL);
+  const auto stage = static_cast<pid_t>(base::check(::syscall(SYS_clone, flags, 0, 0, 0, 0), "clone"));
+  if (stage == 0) {
+    stage_main(test, config, directory);
+  }
+  int status = 0;
+  ::waitpid(stage, &status, 0);
+
+  Outcome outcome;
+  outcome.skipped = text_of(directory + "/outcome.skipped");
+  std::istringstream lines(text_of(directory + "/outcome"));
+  for (std::string line; std::getline(lines, line);) {
+    outcome.failures.push_back(line);
+  }
+  if (status != 0 || !fs::exists(directory + "/outcome")) {
+    outcome.failures.push_back("the stage ended with " + describe(status));
+  }
+  if (outcome.failures.empty() || !config.keep) {
+    std::error_code ignored;
+    fs::remove_all(directory, ignored);
+  }
+  return outcome;
+}
+
+}  // namespace live

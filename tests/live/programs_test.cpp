@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// Real programs at work, as a user would checkpoint them. What each does is in programs/.
+#include "harness/live.hpp"
+
+using live::Program;
+using live::Tell;
+
+LIVE_PROGRAM("program: bash", Program{.arguments = {"bash", "@work.sh"}});
+LIVE_PROGRAM("program: python3 with threads", Program{.arguments = {"/usr/bin/python3", "@work.py"}});
+LIVE_PROGRAM("program: perl", Program{.arguments = {"perl", "@work.pl"}});
+LIVE_PROGRAM("program: node", Program{.arguments = {"node", "@work.js"}});
+LIVE_PROGRAM("program: a JVM with a thread pool", Program{.arguments = {"java", "-XX:-UsePerfData", "@Work.java"}});
+LIVE_PROGRAM("program: sqlite3 in memory", Program{.arguments = {"bash", "@sqlite.sh"}});
+LIVE_PROGRAM("program: the kitchen without sockets and terminal",
+             Program{.arguments = {"/usr/bin/python3", "@kitchen.py"},
+                     .tell = Tell::signal,
+                     .more = {"sockets", "a terminal"}},
+             {.dump = {"--file-locks", "--link-remap"}});

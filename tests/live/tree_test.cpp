@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// The shape of the tree: parents, groups, sessions, the dead and the stopped.
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <string>
+
+#include "harness/live.hpp"
+
+using namespace live;
+
+LIVE_TEST("tree: pids and parents") {
+  const pid_t me = ::getpid();
+  const pid_t parent = ::getppid();
+  Child child([&] {
+    const pid_t own = ::getpid();
+    checkpoint_here();
+    CHECK_EQ(::getpid(), own);
+    CHECK_EQ(::getppid(), me);
+  });
+  checkpoint_here();
+  CHECK_EQ(::getpid(), me);
+  CHECK_EQ(::getppid(), parent);
+  CHECK_EQ(child.finish(), 0);
+}
+
+LIVE_TEST("tree: grandchildren") {
+  Child child([] {
+    Child grandchild([] {
+      const pid_t parent = ::getppid();
+      checkpoint_here();
+      CHECK_EQ(::getppid(), parent);
+    });
+    checkpoint_here();
+    CHECK_EQ(grandchild.finish(), 0);
+  });
+  checkpoint_here();
+  CHECK_EQ(child.finish(), 0);
+}
+
+LIVE_TEST("tree: process groups") {
+  Child leader([] {
+    REQUIRE(::setpgid(0, 0) == 0);
+    checkpoint_here();
+    CHECK_EQ(::getpgrp(), ::getpid());
+  });
+  Child member([&] {
+    REQUIRE(::setpgid(0, leader.pid()) == 0);
+    checkpoint_here();
+    CHECK_EQ(::getpgrp(), leader.pid());
+  });
+  checkpoint_here();
+  CHECK_EQ(::getpgid(member.pid()), leader.pid());
+  CHECK_EQ(member.finish(), 0);
+  CHECK_EQ(leader.finish(), 0);
+}
+
+LIVE_TEST("tree: a process group whose leader is gone") {
+  Child leader([] {
+    REQUIRE(::setpgid(0, 0) == 0);
+    checkpoint_here();
+  });
+  const pid_t group = leader.pid();
+  Child member([&] {
+    REQUIRE(::setpgid(0, group) == 0);
+    checkpoint_here();
+    CHECK_EQ(::getpgrp(), group);
+  });
+  REQUIRE(leader.finish() == 0);
+  checkpoint_here();
+  CHECK_EQ(::getpgid(member.pid()), group);
+  CHECK_EQ(member.finish(), 0);
+}
+
+LIVE_TEST("tree: sessions") {
+  const pid_t session = ::getsid(0);
+  Child own([] {
+    REQUIRE(::setsid() == ::getpid());
+    Child member([] {
+      checkpoint_here();
+      CHECK_EQ(::getsid(0), ::getppid());
+    });
+    checkpoint_here();
+    CHECK_EQ(::getsid(0), ::getpid());
+    CHECK_EQ(member.finish(), 0);
+  });
+  Child inherited([&] {
+    checkpoint_here();
+    CHECK_EQ(::getsid(0), session);
+  });
+  checkpoint_here();
+  CHECK_EQ(::getsid(own.pid()), own.pid());
+  CHECK_EQ(own.finish(), 0);
+  CHECK_EQ(inherited.finish(), 0);
+}
+
+LIVE_TEST("tree: a session whose leader is gone") {
+  REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+  const pid_t leader = ::fork();
+  if (leader == 0) {
+    ::setsid();
+    if (::fork() == 0) {
+      checkpoint_here();
+      ::_exit(::getsid(0) == std::atoi(read_text(scratch("session")).c_str()) ? 0 : 1);
+    }
+    ::_exit(0);
+  }
+  REQUIRE(::waitpid(leader, nullptr, 0) == leader);
+  const int fd = ::open(scratch("session").c_str(), O_WRONLY | O_CREAT, 0644);
+  const auto text = std::to_string(leader);
+  REQUIRE(::write(fd, text.data(), text.size()) > 0);
+  REQUIRE(::close(fd) == 0);
+  const pid_t orphan = std::atoi(read_text("/proc/thread-self/children").c_str());
+  REQUIRE(orphan > 0);
+  await_syscall(orphan, SYS_rt_sigsuspend);
+  checkpoint_here();
+  CHECK_EQ(::getsid(orphan), leader);
+  CHECK_EQ(::kill(orphan, SIGUSR1), 0);
+  int status = -1;
+  CHECK_EQ(::waitpid(orphan, &status, 0), orphan);
+  CHECK_EQ(status, 0);
+}
+
+LIVE_TEST("tree: zombies keep their exit codes") {
+  const pid_t exited = ::fork();
+  if (exited == 0) {
+    ::_exit(42);
+  }
+  const pid_t killed = ::fork();
+  if (killed == 0) {
+    ::raise(SIGKILL);
+  }
+  await([&] { return state_of(exited) == 'Z' && state_of(killed) == 'Z'; }, "both are zombies");
+  checkpoint_here();
+  int status = 0;
+  CHECK_EQ(::waitpid(exited, &status, 0), exited);
+  CHECK(WIFEXITED(status));
+  CHECK_EQ(WEXITSTATUS(status), 42);
+  CHECK_EQ(::waitpid(killed, &status, 0), killed);
+  CHECK(WIFSIGNALED(status));
+  CHECK_EQ(WTERMSIG(status), SIGKILL);
+}
+
+LIVE_TEST("tree: a stopped task stays stopped, and goes on when continued") {
+  Child child([] { checkpoint_here(); });
+  REQUIRE(::kill(child.pid(), SIGSTOP) == 0);
+  int status = 0;
+  REQUIRE(::waitpid(child.pid(), &status, WUNTRACED) == child.pid());
+  checkpoint_here();
+  CHECK_EQ(state_of(child.pid()), 'T');
+  CHECK_EQ(::kill(child.pid(), SIGCONT), 0);
+  CHECK_EQ(::waitpid(child.pid(), &status, WCONTINUED), child.pid());
+  CHECK(WIFCONTINUED(status));
+  CHECK_EQ(child.finish(), 0);
+}
+
+LIVE_TEST("tree: an orphan that a subreaper in the tree adopted") {
+  REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+  const pid_t parent = ::fork();
+  if (parent == 0) {
+    if (::fork() == 0) {
+      checkpoint_here();
+      ::_exit(0);
+    }
+    ::_exit(0);
+  }
+  REQUIRE(::waitpid(parent, nullptr, 0) == parent);
+  const pid_t orphan = std::atoi(read_text("/proc/thread-self/children").c_str());
+  REQUIRE(orphan > 0);
+  await_syscall(orphan, SYS_rt_sigsuspend);
+  checkpoint_here();
+  CHECK_EQ(status_field("PPid", orphan), std::to_string(::getpid()));
+  CHECK_EQ(::kill(orphan, SIGUSR1), 0);
+  CHECK_EQ(::waitpid(orphan, nullptr, 0), orphan);
+  int subreaper = 0;
+  CHECK_EQ(::prctl(PR_GET_CHILD_SUBREAPER, &subreaper), 0);
+  CHECK_EQ(subreaper, 1);
+}
+
+LIVE_TEST("tree: name, parent-death signal, no_new_privs, timer slack, dumpable, THP") {
+  REQUIRE(::prctl(PR_SET_NAME, "renamed task") == 0);
+  REQUIRE(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+  REQUIRE(::prctl(PR_SET_TIMERSLACK, 123456) == 0);
+  REQUIRE(::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0);
+  Child child(
+      [] {
+        REQUIRE(::prctl(PR_SET_PDEATHSIG, SIGUSR2) == 0);
+        REQUIRE(::prctl(PR_SET_DUMPABLE, 0) == 0);
+        checkpoint_here();
+        int signal = 0;
+        CHECK_EQ(::prctl(PR_GET_PDEATHSIG, &signal), 0);
+        CHECK_EQ(signal, SIGUSR2);
+        CHECK_EQ(::prctl(PR_GET_DUMPABLE), 0);
+      },
+      [](pid_t pid) { await([pid] { return state_of(pid) == 'S'; }, "the child sleeps"); });
+  checkpoint_here();
+  CHECK_EQ(read_text("/proc/self/comm"), "renamed task\n");
+  CHECK_EQ(::prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 1);
+  CHECK_EQ(::prctl(PR_GET_TIMERSLACK), 123456);
+  CHECK_EQ(::prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), 1);
+  CHECK_EQ(::prctl(PR_GET_DUMPABLE), 1);
+  CHECK_EQ(child.finish(), 0);
+}
