@@ -241,12 +241,12 @@ std::uint64_t restore_unknown(std::vector<std::byte>& area, const images::thread
 namespace {
 
 // What system call a thread is in that shows as restart_syscall: it was interrupted before, by a stop or a tracer, and
-// the kernel has replaced the number. The instructions before the call tell what was there; 0: they do not.
+// the kernel has replaced the number. The instructions before the call tell what was there; -1: they do not.
 long number_before_restart(const user_regs_struct& regs, const ReadMemory& memory) {
   constexpr std::size_t window = 32;
   unsigned char code[window];
   if (!memory(regs.rip - 2 - window, code, window)) {
-    return 0;
+    return -1;
   }
   for (std::size_t at = window - 5 + 1; at-- > 0;) {
     std::uint32_t number = 0;
@@ -256,7 +256,7 @@ long number_before_restart(const user_regs_struct& regs, const ReadMemory& memor
       return number;
     }
   }
-  return 0;
+  return -1;
 }
 
 // The kernel writes what is left of a relative sleep to where the caller wants it, if anywhere.
@@ -286,15 +286,17 @@ Interrupted save_registers(const Registers& registers, const ReadMemory& memory,
       // The last of them goes on with the rest of its time, which the kernel has noted in a place nobody can read. Where
       // the caller has it written to memory it is saved; else the call is issued again in full, since a program that
       // was never sent a signal does not expect EINTR.
+      auto number = static_cast<long>(general.orig_rax);
       if (result == erestart_restartblock) {
-        if (general.orig_rax == SYS_restart_syscall) {
-          general.orig_rax = static_cast<unsigned long long>(number_before_restart(general, memory));
+        if (number == SYS_restart_syscall) {
+          number = number_before_restart(general, memory);
+          general.orig_rax = static_cast<unsigned long long>(number);
         }
         if (general.orig_rax == SYS_nanosleep || general.orig_rax == SYS_clock_nanosleep) {
           save_sleep(general, memory, core);
         }
       }
-      if (general.orig_rax != 0) {
+      if (number >= 0) {
         general.rax = general.orig_rax;
         general.rip -= 2;
         interrupted = Interrupted::restarts;
