@@ -268,10 +268,10 @@ MappingReference Collector::reference_mapping(pid_t pid, const procfs::Area& are
 }
 
 void Collector::finish() {
-  for (auto& [kind, description, entry] : late_) {
-    context_.attempt([&, kind = kind] {
-      kind->save_late(saver_, description, entry);
-      saver_.put(entry);
+  for (auto& late : late_) {
+    context_.attempt([&] {
+      late.kind->save_late(saver_, late.description, late.entry);
+      saver_.put(late.entry);
     });
   }
   late_.clear();
