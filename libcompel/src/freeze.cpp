@@ -43,7 +43,7 @@ compel_tree::compel_tree(pid_t root, bool whole, unsigned timeout_seconds) {
     }
     throw;
   }
-  arrange(root);
+  arrange(root, deadline);
   if (tasks_.empty()) {
     throw base::Error("seize", "task " + std::to_string(root), ESRCH, "it vanished meanwhile");
   }
@@ -117,12 +117,17 @@ void compel_tree::wait_for_all(std::uint64_t deadline) {
 }
 
 // Drops who vanished or left, and puts parents before children.
-void compel_tree::arrange(pid_t root) {
+void compel_tree::arrange(pid_t root, std::uint64_t deadline) {
   std::unordered_map<pid_t, std::vector<std::unique_ptr<compel_task>>> by_parent;
   std::unique_ptr<compel_task> first;
   for (auto& task : tasks_) {
     task->finish_freezing();
-    const auto about = procfs::stat(task->pid());
+    auto about = procfs::stat(task->pid());
+    // Who ends just now is a zombie soon, or gone.
+    while (task->empty() && about && !about->dead() && now() < deadline) {
+      ::sched_yield();
+      about = procfs::stat(task->pid());
+    }
     if (!about || (task->empty() && !about->dead())) {
       by_pid_.erase(task->pid());
       continue;

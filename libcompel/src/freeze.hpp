@@ -17,7 +17,7 @@ struct compel_tree {
   void add(pid_t pid, pid_t ppid);
   bool scan(bool whole);
   void wait_for_all(std::uint64_t deadline);
-  void arrange(pid_t root);
+  void arrange(pid_t root, std::uint64_t deadline);
 
   std::vector<std::unique_ptr<compel_task>> tasks_;
   std::unordered_map<pid_t, compel_task*> by_pid_;

@@ -235,6 +235,7 @@ void compel_parasite::stop() {
     throw base::Error("stop", procfs::describe(task_->pid()), EINVAL, "its parasite is not resident");
   }
   Thread& leader = task_->thread(0);
+  outstanding_ = false;
   await_answer(leader, slot(0));
   resident_ = false;
   leader.stop_inside();
@@ -282,11 +283,12 @@ void compel_parasite::post_raw(std::uint64_t entry, std::uint64_t argument) {
     throw base::Error("post", procfs::describe(task_->pid()), EINVAL, "its parasite is not resident");
   }
   compel_slot& at = slot(0);
-  if (!compel::answered(at)) {
+  if (outstanding_) {
     throw base::Error("post", procfs::describe(task_->pid()), EBUSY, "the last command has not been waited for");
   }
   at.entry = entry;
   at.argument = argument;
+  outstanding_ = true;
   compel::ring(at, life_word());
 }
 
@@ -296,6 +298,10 @@ void compel_parasite::post(const char* entry, std::size_t argument) {
 
 long compel_parasite::wait() {
   require_task();
+  if (!outstanding_) {
+    throw base::Error("wait", procfs::describe(task_->pid()), EINVAL, "no command has been posted");
+  }
+  outstanding_ = false;
   await_answer(task_->thread(0), slot(0));
   return slot(0).result;
 }

@@ -86,7 +86,7 @@ struct compel_parasite {
   base::Mapping exec_, memory_;
   compel_control* control_ = nullptr;
   char* shared_ = nullptr;
-  bool mutex_made_ = false, life_held_ = false, resident_ = false;
+  bool mutex_made_ = false, life_held_ = false, resident_ = false, outstanding_ = false;
   compel::Stub stub_;
   std::uint32_t log_seen_ = 0;
 };

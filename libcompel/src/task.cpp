@@ -110,6 +110,9 @@ Thread& compel_task::thread(pid_t tid) {
     throw Gone("find", "thread " + std::to_string(tid == 0 ? pid_ : tid) + " of task " + std::to_string(pid_), ESRCH,
                tid == 0 ? "the leader of the task has exited" : "no such thread is seized");
   }
+  if (found->second->gone()) {
+    throw Gone("enter", found->second->describe(), ESRCH, "it died meanwhile");
+  }
   return *found->second;
 }
 
@@ -204,9 +207,10 @@ void compel_task::release(compel_final final_state) {
   if (final_state == COMPEL_STOP && !threads_.empty()) {
     ::kill(pid_, SIGSTOP);
   }
-  for (auto& thread : threads_) {
-    if (!thread->detach()) {
-      stragglers.push_back(std::move(thread));
+  // The leader last: if all were killed meanwhile, its end is not reported before the others are reaped.
+  for (auto thread = threads_.rbegin(); thread != threads_.rend(); ++thread) {
+    if (!(*thread)->detach()) {
+      stragglers.push_back(std::move(*thread));
     }
   }
   released_ = true;

@@ -59,9 +59,14 @@ std::string Thread::describe() const { return procfs::describe(pid_, tid_); }
 bool Thread::seize() {
   // A filter of the task is not made for our calls. Whoever may not suspend it gets the thread without that: the filter
   // then decides about each call.
-  const std::uintptr_t options = PTRACE_O_TRACESYSGOOD;
-  if (request(PTRACE_SEIZE, tid_, 0, options | suspend_seccomp) != 0 &&
-      request(PTRACE_SEIZE, tid_, 0, options) != 0) {
+  options_ = PTRACE_O_TRACESYSGOOD | suspend_seccomp;
+  const std::uintptr_t at_first = watch_end();
+  bool done = request(PTRACE_SEIZE, tid_, 0, options_ | at_first) == 0;
+  if (!done) {
+    options_ &= ~std::uintptr_t{suspend_seccomp};
+    done = request(PTRACE_SEIZE, tid_, 0, options_ | at_first) == 0;
+  }
+  if (!done) {
     const int error = errno;
     const auto about = procfs::stat(tid_);
     if (error == ESRCH || !about || about->dead()) {
@@ -76,6 +81,17 @@ bool Thread::seize() {
   }
   seized_ = true;
   return true;
+}
+
+// The kernel does not report the end of a leader before all other threads are reaped, and those wait for us while we wait
+// for the leader. So, while we wait for it, its end is to be reported when it begins. Not at other times: a kill of a
+// frozen task should not depend on us.
+std::uintptr_t Thread::watch_end() const { return tid_ == pid_ ? PTRACE_O_TRACEEXIT : 0; }
+
+void Thread::watch_end(bool on) {
+  if (watch_end() != 0) {
+    request(PTRACE_SETOPTIONS, tid_, 0, options_ | (on ? watch_end() : 0));
+  }
 }
 
 void Thread::interrupt() {
@@ -110,6 +126,13 @@ Stop Thread::wait(int flags) {
     stopped_ = false;
     return {Stop::gone, 0};
   }
+  if (status >> 16 == PTRACE_EVENT_EXIT) {
+    // What is left of it is for its parent alone.
+    request(PTRACE_DETACH, tid_, 0, 0);
+    gone_ = true;
+    seized_ = stopped_ = false;
+    return {Stop::gone, 0};
+  }
   const int signal_number = WSTOPSIG(status);
   if (status >> 16 == PTRACE_EVENT_STOP) {
     return {Stop::trap, signal_number};
@@ -130,6 +153,7 @@ bool Thread::settle() {
         return true;
       case Stop::trap:
         stopped_ = true;
+        watch_end(false);
         stop_signal_ = stop.signal_number == SIGTRAP ? 0 : stop.signal_number;
         return true;
       case Stop::system_call:
@@ -260,6 +284,7 @@ void Thread::borrow(std::uint64_t stub) {
   if (!arch::is_64bit(was.home)) {
     throw base::Error("enter", describe(), EOPNOTSUPP, "it runs 32-bit code");
   }
+  watch_end(true);
   // First the registers: should we die now, it goes home through the stub, which sets the mask too.
   set_registers(arch::stub_home(was.home, stub));
   const std::uint64_t mask = ~fault_signals | was.mask;
@@ -287,6 +312,7 @@ void Thread::give_back(std::uint64_t stub) {
     throw base::Error("set the signal mask", describe(), errno);
   }
   set_registers(saved_->home);
+  watch_end(false);
 }
 
 siginfo_t Thread::signal_info() const {
@@ -309,17 +335,24 @@ bool Thread::is_fault(const siginfo_t& info) {
   }
 }
 
-void Thread::hold(const siginfo_t& info) {
-  if (info.si_signo == SIGSTOP) {
-    stop_again_ = true;
-  } else {
-    held_.push_back(info);
+// SIGSTOP, which nobody can block, takes effect at once: the kernel then notes that the task is in a job-control stop
+// (which a SIGCONT may end meanwhile), the thread runs on for us all the same, and the stop becomes real, and known to the
+// parent, when we let go. Anything else is a signal for faults that somebody has sent; it waits until then.
+int Thread::pass_or_hold() {
+  const siginfo_t info = signal_info();
+  if (is_fault(info)) {
+    throw Crash(describe(), info, current_registers().rip);
   }
+  if (info.si_signo == SIGSTOP) {
+    return SIGSTOP;
+  }
+  held_.push_back(info);
+  return 0;
 }
 
 Stop Thread::next(int what) {
-  for (;;) {
-    resume(what);
+  for (int deliver = 0;;) {
+    resume(what, deliver);
     const Stop stop = wait(0);
     if (stop.kind == Stop::gone) {
       throw Gone("run", describe(), ESRCH, "it died meanwhile");
@@ -327,11 +360,7 @@ Stop Thread::next(int what) {
     if (stop.kind != Stop::signal) {
       return stop;
     }
-    const siginfo_t info = signal_info();
-    if (is_fault(info)) {
-      throw Crash(describe(), info, current_registers().rip);
-    }
-    hold(info);
+    deliver = pass_or_hold();
   }
 }
 
@@ -344,15 +373,8 @@ Stop Thread::poll() {
     if (stop.kind == Stop::none) {
       return stop;
     }
-    if (stop.kind == Stop::signal) {
-      const siginfo_t info = signal_info();
-      if (is_fault(info)) {
-        throw Crash(describe(), info, current_registers().rip);
-      }
-      hold(info);
-    }
     // A trap here is a group stop that somebody has started; the thread is ours for now and works on.
-    resume(PTRACE_CONT);
+    resume(PTRACE_CONT, stop.kind == Stop::signal ? pass_or_hold() : 0);
   }
 }
 
@@ -381,13 +403,7 @@ void Thread::await_trap() {
     if (stop.kind == Stop::trap) {
       return;
     }
-    if (stop.kind == Stop::signal) {
-      const siginfo_t info = signal_info();
-      if (!is_fault(info)) {
-        hold(info);
-      }
-    }
-    resume(PTRACE_CONT);
+    resume(PTRACE_CONT, stop.kind == Stop::signal ? pass_or_hold() : 0);
   }
 }
 
@@ -403,10 +419,9 @@ bool Thread::detach() noexcept {
       ::syscall(SYS_tgkill, pid_, tid_, info.si_signo);  // the kernel lets nobody pretend to be it
     }
   }
-  if (stop_again_) {
-    ::kill(pid_, SIGSTOP);
+  if (request(PTRACE_DETACH, tid_, 0, 0) != 0) {
+    reap_killed();  // nothing else takes a thread out of its stop
   }
-  request(PTRACE_DETACH, tid_, 0, 0);
   seized_ = false;
   return true;
 }

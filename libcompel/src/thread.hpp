@@ -74,7 +74,6 @@ class Thread {
   void await_trap();                  // after interrupt()
   void stop_inside();                 // interrupts it and waits for the trap
   void stop_crashed();                // the same after a Crash
-  void hold(const siginfo_t& info);
 
   // Whether the crash of a run (a synchronous fault) is what the thread stopped for.
   static bool is_fault(const siginfo_t& info);
@@ -86,15 +85,18 @@ class Thread {
  private:
   Stop wait(int flags);
   siginfo_t signal_info() const;
+  std::uintptr_t watch_end() const;
+  void watch_end(bool on);
+  int pass_or_hold();  // what to do with a signal that is about to be delivered: the number to resume with
   void read_rseq();
 
   pid_t pid_, tid_;
   bool own_child_;
+  std::uintptr_t options_ = 0;
   bool seized_ = false, stopped_ = false, gone_ = false;
   int stop_signal_ = 0;
   std::unique_ptr<Saved> saved_;
-  bool stop_again_ = false;          // a SIGSTOP came while something ran
-  std::vector<siginfo_t> held_;      // other signals that came through
+  std::vector<siginfo_t> held_;  // signals that came while something ran
 };
 
 // Something that ran in the thread has crashed.

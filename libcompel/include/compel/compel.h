@@ -190,7 +190,8 @@ int compel_call_threads(compel_parasite* parasite, const pid_t* tids, size_t cou
 int compel_start(compel_parasite* parasite);
 int compel_stop(compel_parasite* parasite);
 
-/* The two halves of compel_call in resident mode, so that many tasks can work at once. compel_wait blocks. */
+/* The two halves of compel_call in resident mode, so that many tasks can work at once. compel_wait blocks.
+ * Errors besides: -EBUSY posted again before waiting, -EINVAL not resident, or nothing to wait for. */
 int compel_post(compel_parasite* parasite, const char* entry, size_t argument_offset);
 int compel_wait(compel_parasite* parasite, long* result);
 

@@ -86,7 +86,7 @@ long now_ms() {
 }
 
 bool eventually(const std::function<bool()>& condition) {
-  const long limit = now_ms() + 20'000;
+  const long limit = now_ms() + 5'000;
   while (!condition()) {
     if (now_ms() > limit) {
       return false;

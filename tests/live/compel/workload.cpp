@@ -92,9 +92,9 @@ int busy_process(Board& board) {
   }));
   threads.push_back(waiting(2, [&] {
     while (board.released == 0) {
-      const timespec time{0, 30'000'000};
+      const timespec time{0, 10'000'000};
       const long begin = now_ms();
-      if (::nanosleep(&time, nullptr) != 0 || now_ms() - begin < 29) {
+      if (::nanosleep(&time, nullptr) != 0 || now_ms() - begin < 9) {
         return false;
       }
     }
@@ -103,7 +103,7 @@ int busy_process(Board& board) {
   threads.push_back(waiting(3, [&] {
     while (board.released == 0) {
       const long begin = now_ms();
-      if (::poll(nullptr, 0, 30) != 0 || now_ms() - begin < 29) {
+      if (::poll(nullptr, 0, 10) != 0 || now_ms() - begin < 9) {
         return false;
       }
     }
