@@ -127,10 +127,17 @@ std::string fdinfo_of(const fs::path& path) {
   static const std::regex inodes("( +ino:[0-9a-f]+)|( +sdev:[0-9a-f]+)|( +fhandle-.*)");
   std::ifstream file(path);
   std::string out;
+  // The targets of an epoll come in the order of their addresses in the kernel.
+  std::set<std::string> targets;
   for (std::string line; std::getline(file, line);) {
-    if (!std::regex_match(line, dropped)) {
-      out += " " + std::regex_replace(line, inodes, "");
+    if (line.starts_with("tfd:")) {
+      targets.insert(std::regex_replace(line, inodes, ""));
+    } else if (!std::regex_match(line, dropped)) {
+      out += " " + line;
     }
+  }
+  for (const auto& target : targets) {
+    out += " " + target;
   }
   std::replace(out.begin(), out.end(), '\t', ' ');
   return out;
