@@ -23,18 +23,16 @@ trap cleanup EXIT
 say() { printf '\n== %s\n' "$*"; }
 # Waits until the log is longer than so many lines.
 log_beyond() {
-  local deadline=$((SECONDS + 20))
-  until [ "$(wc -l <"$dir/log" 2>/dev/null || echo 0)" -gt "$1" ]; do
-    [ $SECONDS -lt $deadline ] || { echo "the program does not go on" >&2; exit 1; }
-    read -rt 0.1 <> <(:) || true
-  done
+  timeout 20 sh -c "tail -q -n +1 -F '$dir/log' 2>/dev/null | head -n $(($1 + 1)) >/dev/null" || {
+    echo "the program does not go on" >&2
+    exit 1
+  }
 }
 
 say "a program at work: python3 with threads, an open log, a child behind a pipe"
 setsid "$(dirname "$0")/worker.py" "$dir" </dev/null >/dev/null 2>&1 &
 pid=$!
 log_beyond 5
-# setsid forks when it leads a group already; the worker is the one that has the log open.
 tail -n 2 "$dir/log"
 echo "pid $pid: $(tr '\0' ' ' <"/proc/$pid/cmdline"), $(ls "/proc/$pid/task" | wc -l) threads"
 
