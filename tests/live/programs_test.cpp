@@ -9,10 +9,11 @@ LIVE_PROGRAM("program: bash", Program{.arguments = {"bash", "@work.sh"}});
 LIVE_PROGRAM("program: python3 with threads", Program{.arguments = {"/usr/bin/python3", "@work.py"}});
 LIVE_PROGRAM("program: perl", Program{.arguments = {"perl", "@work.pl"}});
 LIVE_PROGRAM("program: node", Program{.arguments = {"node", "@work.js"}});
-LIVE_PROGRAM("program: a JVM with a thread pool", Program{.arguments = {"java", "-XX:-UsePerfData", "@Work.java"}});
+LIVE_PROGRAM("program: a JVM with a thread pool", Program{.arguments = {"sh", "@jvm.sh"}});
 LIVE_PROGRAM("program: sqlite3 in memory", Program{.arguments = {"bash", "@sqlite.sh"}});
-LIVE_PROGRAM("program: the kitchen without sockets and terminal",
+// File locks and inotify watches are for tests of their own.
+LIVE_PROGRAM("program: the kitchen without sockets, terminal, locks and watches",
              Program{.arguments = {"/usr/bin/python3", "@kitchen.py"},
                      .tell = Tell::signal,
-                     .more = {"sockets", "a terminal"}},
-             {.dump = {"--file-locks", "--link-remap"}});
+                     .more = {"sockets", "a terminal", "=flock", "=inotify"}},
+             {.dump = {"--link-remap"}});

@@ -60,6 +60,9 @@ class Names {
   std::map<std::string, std::size_t> seen_;
 };
 
+// How a call that sleeps for a time goes on after an interruption.
+constexpr const char* restart_syscall = "219";
+
 struct Area {
   unsigned long start = 0, end = 0, offset = 0;
   std::string perms, name, flags;
@@ -124,10 +127,17 @@ std::string fdinfo_of(const fs::path& path) {
   static const std::regex inodes("( +ino:[0-9a-f]+)|( +sdev:[0-9a-f]+)|( +fhandle-.*)");
   std::ifstream file(path);
   std::string out;
+  // The targets of an epoll come in the order of their addresses in the kernel.
+  std::set<std::string> targets;
   for (std::string line; std::getline(file, line);) {
-    if (!std::regex_match(line, dropped)) {
-      out += " " + std::regex_replace(line, inodes, "");
+    if (line.starts_with("tfd:")) {
+      targets.insert(std::regex_replace(line, inodes, ""));
+    } else if (!std::regex_match(line, dropped)) {
+      out += " " + line;
     }
+  }
+  for (const auto& target : targets) {
+    out += " " + target;
   }
   std::replace(out.begin(), out.end(), '\t', ' ');
   return out;
@@ -142,7 +152,9 @@ std::string descriptors_of(const fs::path& task, Names& names) {
   return out;
 }
 
-std::string status_of(const fs::path& task) {
+// Of the dead only what their parent will ask for.
+std::string status_of(const fs::path& task, bool dead) {
+  static const std::set<std::string> kept_of_dead{"Name", "Tgid", "Pid", "PPid", "NSpid", "NSpgid", "NSsid"};
   static const std::set<std::string> kept{
       "Name",   "Umask",  "Tgid",   "Pid",    "PPid",   "Uid",        "Gid",     "Groups",          "NStgid",
       "NSpid",  "NSpgid", "NSsid",  "SigPnd", "ShdPnd", "SigBlk",     "SigIgn",  "SigCgt",          "CapInh",
@@ -151,7 +163,7 @@ std::string status_of(const fs::path& task) {
   std::string out;
   for (std::string line; std::getline(file, line);) {
     const auto name = line.substr(0, line.find(':'));
-    if (kept.count(name) != 0) {
+    if ((dead ? kept_of_dead : kept).count(name) != 0) {
       out += line + "\n";
     }
     // Whether a task runs or sleeps at this moment says nothing; whether it is stopped or dead does.
@@ -163,7 +175,8 @@ std::string status_of(const fs::path& task) {
 }
 
 // The fields of /proc/PID/stat that a checkpoint keeps, by their number in proc(5).
-std::string stat_of(const fs::path& task) {
+std::string stat_of(const fs::path& task, bool dead) {
+  static const std::set<std::size_t> kept_of_dead{4, 5, 6, 38, 52};
   static const std::map<std::size_t, const char*> kept{
       {4, "ppid"},         {5, "pgrp"},       {6, "session"},     {7, "tty"},         {19, "nice"},
       {20, "threads"},     {26, "startcode"}, {27, "endcode"},    {28, "startstack"}, {38, "exit_signal"},
@@ -178,7 +191,9 @@ std::string stat_of(const fs::path& task) {
   std::string out;
   std::size_t field = 3;
   for (std::string word; words >> word; ++field) {
-    if (const auto found = kept.find(field); found != kept.end()) {
+    // The exit code of the living says which stop was reported last.
+    const bool wanted = dead ? kept_of_dead.count(field) != 0 : field != 52;
+    if (const auto found = kept.find(field); wanted && found != kept.end()) {
       out += std::string(found->second) + " " + word + "\n";
     }
   }
@@ -194,11 +209,20 @@ std::string timers_of(const fs::path& task) {
   return out;
 }
 
+bool is_dead(const fs::path& task) {
+  const auto text = text_of(task / "stat");
+  const auto close = text.rfind(')');
+  return close == std::string::npos || text.substr(close, 3) == ") Z";
+}
+
 void add_thread(Snapshot& snapshot, const std::string& key, const fs::path& task) {
-  snapshot[key + ": status"] = status_of(task);
-  snapshot[key + ": stat"] = stat_of(task);
-  for (const char* file : {"comm", "timerslack_ns", "personality"}) {
-    snapshot[key + ": " + file] = text_of(task / file);
+  const bool dead = is_dead(task);
+  snapshot[key + ": status"] = status_of(task, dead);
+  snapshot[key + ": stat"] = stat_of(task, dead);
+  if (!dead) {
+    for (const char* file : {"comm", "timerslack_ns", "personality"}) {
+      snapshot[key + ": " + file] = text_of(task / file);
+    }
   }
 }
 
@@ -220,6 +244,30 @@ std::vector<pid_t> tree_of(pid_t root) {
   return all;
 }
 
+Sleepers sleepers_of_tree(pid_t root) {
+  Sleepers found;
+  for (const pid_t pid : tree_of(root)) {
+    const fs::path tasks = "/proc/" + std::to_string(pid) + "/task";
+    for (const int tid : numbers_in(tasks)) {
+      const auto task = tasks / std::to_string(tid);
+      const auto stat = text_of(task / "stat");
+      const auto call = text_of(task / "syscall");
+      if (const auto close = stat.rfind(')'); close != std::string::npos && stat.substr(close, 3) == ") S") {
+        found[tid] = call.substr(0, call.find(' '));
+      }
+    }
+  }
+  return found;
+}
+
+bool all_asleep_again(const Sleepers& before, pid_t root) {
+  const auto now = sleepers_of_tree(root);
+  return std::all_of(before.begin(), before.end(), [&now](const auto& was) {
+    const auto is = now.find(was.first);
+    return is != now.end() && (is->second == was.second || is->second == restart_syscall);
+  });
+}
+
 Snapshot snapshot_of_tree(pid_t root) {
   Snapshot snapshot;
   Names names;
@@ -227,6 +275,9 @@ Snapshot snapshot_of_tree(pid_t root) {
     const fs::path task = "/proc/" + std::to_string(pid);
     const auto key = "task " + std::to_string(pid);
     add_thread(snapshot, key, task);
+    if (is_dead(task)) {
+      continue;
+    }
     snapshot[key + ": maps"] = maps_of(task);
     snapshot[key + ": fd"] = descriptors_of(task, names);
     snapshot[key + ": timers"] = timers_of(task);

@@ -16,6 +16,13 @@ using Snapshot = std::map<std::string, std::string>;
 
 Snapshot snapshot_of_tree(pid_t root);
 
+// Which threads of a tree sleep, and in which system call (its number, in words).
+using Sleepers = std::map<pid_t, std::string>;
+Sleepers sleepers_of_tree(pid_t root);
+// Whether all of them are back in their calls. Before they are, /proc shows what is between two states: a task on its
+// way back into sigsuspend has the mask that it will have afterwards.
+bool all_asleep_again(const Sleepers& before, pid_t root);
+
 // Every process of the tree, parents first.
 std::vector<pid_t> tree_of(pid_t root);
 

@@ -33,6 +33,7 @@ constexpr seconds setup_limit{60};
 constexpr seconds criu_limit{60};
 constexpr seconds finish_limit{60};
 constexpr std::size_t log_lines_shown = 40;
+constexpr const char* in_sigsuspend = "130";
 
 std::string text_of(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -108,8 +109,11 @@ class Act {
   bool checkpoint(int round) {
     const auto images = path("images-" + std::to_string(round));
     fs::create_directory(images);
+    settle([&] { return is_program() || sleepers_of_tree(victim_)[victim_] == in_sigsuspend; });
+    const auto sleepers = sleepers_of_tree(victim_);
     const auto before = snapshot_of_tree(victim_);
     if (!dump(images)) {
+      settle([&] { return all_asleep_again(sleepers, victim_); });
       compare(before, "after the refused dump");
       return true;
     }
@@ -119,8 +123,18 @@ class Act {
     if (!restore(images)) {
       return false;
     }
+    settle([&] { return is_program() || all_asleep_again(sleepers, victim_); });
     compare(before, "after round " + std::to_string(round));
     return true;
+  }
+
+  // Nobody tells when a task has reached a system call, so this looks until it has; one that never does will show in
+  // what is compared afterwards.
+  static void settle(const std::function<bool()>& condition) {
+    const auto until = Clock::now() + seconds(2);
+    while (!condition() && Clock::now() < until) {
+      ::sched_yield();
+    }
   }
 
   void compare(const Snapshot& before, const std::string& when) {
