@@ -18,6 +18,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstring>
 
 #include "base/error.hpp"
@@ -43,15 +44,24 @@ struct Place {
   std::size_t offset, size;
 };
 
-// Where a component lies on this CPU; size 0: it has none.
+constexpr unsigned most_components = 32;
+
+// Where a component lies on this CPU; size 0: it has none. Asked once: under a hypervisor each CPUID costs microseconds.
 Place place_of(unsigned component) {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  __cpuid_count(0xd, 0, eax, ebx, ecx, edx);
-  if ((eax >> component & 1) == 0) {
-    return {0, 0};
-  }
-  __cpuid_count(0xd, component, eax, ebx, ecx, edx);
-  return {ebx, eax};
+  static const auto places = [] {
+    std::array<Place, most_components> all{};
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    __cpuid_count(0xd, 0, eax, ebx, ecx, edx);
+    const auto present = eax;
+    for (unsigned number = 0; number < most_components; ++number) {
+      if ((present >> number & 1) != 0) {
+        __cpuid_count(0xd, number, eax, ebx, ecx, edx);
+        all[number] = {ebx, eax};
+      }
+    }
+    return all;
+  }();
+  return component < most_components ? places[component] : Place{0, 0};
 }
 
 template <typename T>
@@ -71,8 +81,12 @@ template <typename T, typename Field>
 void save_component(const std::vector<std::byte>& area, unsigned component, Field* field) {
   const auto place = place_of(component);
   const bool used = (load<std::uint64_t>(area, header_at) >> component & 1) != 0;
-  for (std::size_t i = 0; i + sizeof(T) <= place.size && place.offset + i + sizeof(T) <= area.size(); i += sizeof(T)) {
-    field->Add(used ? load<T>(area, place.offset + i) : T{0});
+  if (place.size == 0 || place.offset + place.size > area.size()) {
+    return;
+  }
+  field->Resize(static_cast<int>(place.size / sizeof(T)), T{0});
+  if (used) {
+    std::memcpy(field->mutable_data(), area.data() + place.offset, place.size / sizeof(T) * sizeof(T));
   }
 }
 
@@ -105,12 +119,10 @@ void save_legacy(const std::vector<std::byte>& area, images::user_x86_fpregs_ent
   fp.set_rdp(load<std::uint64_t>(area, 16));
   fp.set_mxcsr(load<std::uint32_t>(area, 24));
   fp.set_mxcsr_mask(load<std::uint32_t>(area, mxcsr_mask_at));
-  for (std::size_t i = 0; i < 32; ++i) {
-    fp.add_st_space(load<std::uint32_t>(area, 32 + i * 4));
-  }
-  for (std::size_t i = 0; i < 64; ++i) {
-    fp.add_xmm_space(load<std::uint32_t>(area, 160 + i * 4));
-  }
+  fp.mutable_st_space()->Resize(32, 0);
+  std::memcpy(fp.mutable_st_space()->mutable_data(), area.data() + 32, 128);
+  fp.mutable_xmm_space()->Resize(64, 0);
+  std::memcpy(fp.mutable_xmm_space()->mutable_data(), area.data() + 160, 256);
 }
 
 void restore_legacy(std::vector<std::byte>& area, const images::user_x86_fpregs_entry& fp) {
@@ -213,7 +225,7 @@ constexpr std::uint64_t known_components = 1U << x87 | 1U << sse | 1U << ymm | 1
 
 void save_unknown(const std::vector<std::byte>& area, images::thread_extension& extension) {
   const auto present = load<std::uint64_t>(area, header_at) & ~known_components;
-  for (unsigned number = 0; number < 63; ++number) {
+  for (unsigned number = 0; number < most_components; ++number) {
     const auto place = place_of(number);
     if ((present >> number & 1) != 0 && place.size != 0 && place.offset + place.size <= area.size()) {
       auto& component = *extension.add_xstate();
@@ -226,7 +238,7 @@ void save_unknown(const std::vector<std::byte>& area, images::thread_extension& 
 std::uint64_t restore_unknown(std::vector<std::byte>& area, const images::thread_extension& extension) {
   std::uint64_t present = 0;
   for (const auto& component : extension.xstate()) {
-    const auto place = component.number() < 63 ? place_of(component.number()) : Place{0, 0};
+    const auto place = place_of(component.number());
     if (place.size == 0 || place.size != component.contents().size() || place.offset + place.size > area.size()) {
       throw Error("cannot restore vector registers", fmt::format("this CPU has no XSAVE component {} of {} bytes", component.number(), component.contents().size()), 0);
     }

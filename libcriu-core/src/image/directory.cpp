@@ -11,10 +11,7 @@ Directory::Directory(const std::string& path)
     : fd_(base::check(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open image directory", path)) {}
 
 base::Fd Directory::create_raw(const Type& type, std::uint64_t number) const {
-  const auto name = file_name(type, number);
-  ::unlinkat(fd_.get(), name.c_str(), 0);
-  return base::Fd(base::check(::openat(fd_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644),
-                              "create image", name));
+  return create_file(fd_.get(), file_name(type, number));
 }
 
 std::optional<Reader> Directory::open(const Type& type, std::uint64_t number) const {

@@ -27,6 +27,20 @@ void append_u32(std::string& to, std::uint32_t value) {
 
 }  // namespace
 
+base::Fd create_file(int dir, const std::string& name) {
+  constexpr int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
+  base::Fd fd(::openat(dir, name.c_str(), flags, 0644));
+  if (!fd && errno == EEXIST) {
+    // Never through what may stand there: a file of an older dump may be shared with a snapshot by a hard link.
+    ::unlinkat(dir, name.c_str(), 0);
+    fd = base::Fd(::openat(dir, name.c_str(), flags, 0644));
+  }
+  if (!fd) {
+    throw Error("create image", name, errno);
+  }
+  return fd;
+}
+
 std::string file_name(const Type& type, std::uint64_t number) { return fmt::format(fmt::runtime(type.name), number); }
 
 Writer::Writer(int dir_fd, std::string name, const Type& type)
@@ -36,10 +50,7 @@ void Writer::touch() {
   if (fd_) {
     return;
   }
-  // Never through what may stand there: a file of an older dump may be shared with a snapshot by a hard link.
-  ::unlinkat(dir_fd_, name_.c_str(), 0);
-  fd_ = base::Fd(base::check(::openat(dir_fd_, name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644),
-                             "create image", name_));
+  fd_ = create_file(dir_fd_, name_);
   if (type_->family != Family::none) {
     append_u32(buffer_, static_cast<std::uint32_t>(type_->family));
   }

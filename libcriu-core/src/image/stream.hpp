@@ -14,6 +14,9 @@
 
 namespace criu::image {
 
+// Creates an image file, in place of an older one of that name.
+base::Fd create_file(int dir, const std::string& name);
+
 // Writes an image. The file appears with the first record, so that an image without records is no file at all;
 // `touch` makes it appear without one. A disk that fills up is an Error at `finish` at the latest.
 class Writer {

@@ -73,6 +73,14 @@ COMPEL_ENTRY long query_thread(void* argument) {
   must(info.error, __NR_prctl, PR_GET_PDEATHSIG, &info.pdeath_signal, 0, 0, 0);
   must(info.error, __NR_prctl, PR_GET_TID_ADDRESS, &info.clear_tid, 0, 0, 0);
   info.securebits = static_cast<std::uint32_t>(must(info.error, __NR_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0));
+  must(info.error, __NR_prctl, PR_GET_NAME, info.comm, 0, 0, 0);
+  info.timer_slack = static_cast<std::uint64_t>(must(info.error, __NR_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0));
+  constexpr long nice_of_zero = 20;  // the kernel's answer counts down from 40
+  info.nice = static_cast<std::int32_t>(nice_of_zero - must(info.error, __NR_getpriority, 0, 0));
+  info.policy = static_cast<std::int32_t>(must(info.error, __NR_sched_getscheduler, 0));
+  must(info.error, __NR_sched_getparam, 0, &info.priority);
+  constexpr long of_process = 1;  // IOPRIO_WHO_PROCESS
+  info.io_priority = static_cast<std::int32_t>(compel::rt::syscall(__NR_ioprio_get, of_process, 0));
   return info.error;
 }
 

@@ -45,6 +45,12 @@ struct ThreadInfo {
   std::int32_t pdeath_signal;
   std::uint64_t clear_tid;
   std::uint32_t securebits;
+  std::int32_t nice;
+  std::int32_t policy;          // with SCHED_RESET_ON_FORK
+  std::int32_t priority;        // of a real-time policy
+  std::int32_t io_priority;
+  std::uint64_t timer_slack;    // nanoseconds
+  char comm[16];
   std::int32_t error;
 };
 

@@ -111,9 +111,12 @@ class TaskSaver {
     memory::save_areas(context_, all_.files, proc_, procfs::parse_smaps(proc_.read("smaps")), mm);
   }
 
-  void save_registers(pid_t tid, images::core_entry& core) {
+  void save_registers(pid_t tid, const ThreadRseq& rseq, images::core_entry& core) {
     core.set_mtype(images::core_entry_march_X86_64);
-    const auto registers = tree_.registers(index_, tid);
+    auto registers = tree_.registers(index_, tid);
+    if (rseq.inside) {
+      registers.rip = rseq.abort_ip;
+    }
     saved_.stack_pointers.push_back(registers.rsp);
     const auto memory = [this](std::uint64_t address, void* into, std::size_t size) {
       return ::pread(mem_.get(), into, size, static_cast<off_t>(address)) == static_cast<ssize_t>(size);
@@ -123,7 +126,8 @@ class TaskSaver {
 
   void save_leader() {
     images::core_entry core;
-    save_registers(task_.pid, core);
+    const auto rseq = tree_.rseq(index_, task_.pid);
+    save_registers(task_.pid, rseq, core);
     core.mutable_thread_info()->set_clear_tid_addr(threads_[0].clear_tid);
     auto& tc = *core.mutable_tc();
     tc.set_task_state(static_cast<std::uint32_t>(task_.state));
@@ -149,7 +153,7 @@ class TaskSaver {
     save_signals(task_.pid, process_, tc);
     save_timers(timers_, process_, timer_values_, *tc.mutable_timers());
     save_limits(task_.pid, proc_, *tc.mutable_rlimits());
-    save_thread_core(task_.pid, stat_, status_, threads_[0], core);
+    save_thread_core(task_.pid, rseq, status_, threads_[0], core);
     context_.images.put(image::type::core, task_.pid, core);
   }
 
@@ -169,23 +173,24 @@ class TaskSaver {
 
   void save_other_thread(std::size_t index) {
     const auto tid = task_.tids[index];
-    const procfs::Task proc(task_.pid, tid);
     images::core_entry core;
-    save_registers(tid, core);
+    const auto rseq = tree_.rseq(index_, tid);
+    save_registers(tid, rseq, core);
     core.mutable_thread_info()->set_clear_tid_addr(threads_[index].clear_tid);
     core.mutable_thread_core()->set_blk_sigset(tree_.signal_mask(index_, tid));
-    save_thread_core(tid, procfs::parse_stat(proc.read("stat")), procfs::parse_status(proc.read("status")), threads_[index], core);
+    const auto status = procfs::parse_status(proc_.read(fmt::format("task/{}/status", tid).c_str()));
+    save_thread_core(tid, rseq, status, threads_[index], core);
     context_.images.put(image::type::core, tid, core);
   }
 
-  void save_thread_core(pid_t tid, const procfs::Stat& stat, const procfs::Status& status,
+  void save_thread_core(pid_t tid, const ThreadRseq& rseq, const procfs::Status& status,
                         const parasite::ThreadInfo& info, images::core_entry& core) {
     context_.attempt([&] {
       if (info.error != 0) {
         throw Error("ask", fmt::format("thread {}", tid), -info.error);
       }
       auto& thread = *core.mutable_thread_core();
-      save_thread(tid, stat, info, thread);
+      save_thread(tid, info, rseq, thread);
       save_credentials(status, info, *thread.mutable_creds());
       save_seccomp(tid, status, all_.seccomp, thread);
       thread.set_cg_set(1);

@@ -58,6 +58,18 @@ user_regs_struct FrozenTree::registers(std::size_t task, pid_t tid) const {
   return translated([&] { return impl_->tree.task(task).registers(tid); });
 }
 
+ThreadRseq FrozenTree::rseq(std::size_t task, pid_t tid) const {
+  try {
+    const auto rseq = impl_->tree.task(task).rseq(tid);
+    return {rseq.pointer, rseq.size, rseq.signature, rseq.inside != 0, rseq.abort_ip};
+  } catch (const compel::Error& error) {
+    if (error.code() == EOPNOTSUPP) {
+      return {};  // a kernel that does not tell
+    }
+    throw base::Error(error.operation(), error.object(), error.code(), error.hint());
+  }
+}
+
 std::uint64_t FrozenTree::signal_mask(std::size_t task, pid_t tid) const {
   return translated([&] { return impl_->tree.task(task).signal_mask(tid); });
 }

@@ -14,6 +14,14 @@
 
 namespace criu::task {
 
+// A thread's restartable sequences area.
+struct ThreadRseq {
+  std::uint64_t pointer = 0;  // 0: none
+  std::uint32_t size = 0, signature = 0;
+  bool inside = false;          // it was stopped inside a critical section,
+  std::uint64_t abort_ip = 0;   // and is to go on here: being dumped is a disturbance like any other
+};
+
 struct FrozenTask {
   pid_t pid = 0;
   pid_t ppid = 0;       // 0: the root
@@ -34,6 +42,7 @@ class FrozenTree {
   const std::vector<FrozenTask>& tasks() const;
   // Registers as they were at the freeze.
   user_regs_struct registers(std::size_t task, pid_t tid) const;
+  ThreadRseq rseq(std::size_t task, pid_t tid) const;
   // Blocked signals as at the freeze, also of a thread that waits in sigsuspend.
   std::uint64_t signal_mask(std::size_t task, pid_t tid) const;
   // What only the task itself can be asked. `timer_ids` are those of its POSIX timers. One ThreadInfo a tid.

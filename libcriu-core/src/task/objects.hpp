@@ -8,6 +8,7 @@
 #include "parasite/protocol.hpp"
 #include "restorer/builder.hpp"
 #include "task/checkpoint.hpp"
+#include "task/frozen.hpp"
 
 namespace criu::task {
 
@@ -38,7 +39,7 @@ void plan_seccomp(const Checkpoint&, const images::thread_core_entry&, const std
                   restorer::Thread&);
 
 // thread.cpp: what remains of a thread.
-void save_thread(pid_t tid, const procfs::Stat&, const parasite::ThreadInfo&, images::thread_core_entry&);
+void save_thread(pid_t tid, const parasite::ThreadInfo&, const ThreadRseq&, images::thread_core_entry&);
 void plan_threads(const Checkpoint&, const TaskImage&, restorer::Builder&);
 
 }  // namespace criu::task

@@ -80,51 +80,45 @@ void save_robust_list(pid_t tid, images::thread_core_entry& core) {
   core.set_futex_rla_len(static_cast<std::uint32_t>(size));
 }
 
-void save_rseq(pid_t tid, images::thread_core_entry& core) {
-  __ptrace_rseq_configuration rseq{};
-  if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof rseq, &rseq) < 0 || rseq.rseq_abi_pointer == 0) {
-    return;
+void save_rseq(const ThreadRseq& rseq, images::thread_core_entry& core) {
+  if (rseq.pointer != 0) {
+    auto& entry = *core.mutable_rseq_entry();
+    entry.set_rseq_abi_pointer(rseq.pointer);
+    entry.set_rseq_abi_size(rseq.size);
+    entry.set_signature(rseq.signature);
   }
-  auto& entry = *core.mutable_rseq_entry();
-  entry.set_rseq_abi_pointer(rseq.rseq_abi_pointer);
-  entry.set_rseq_abi_size(rseq.rseq_abi_size);
-  entry.set_signature(rseq.signature);
 }
 
-}  // namespace
-
-namespace {
+void save_scheduling(pid_t tid, const parasite::ThreadInfo& info, images::thread_core_entry& core) {
+  constexpr unsigned reset_on_fork = 0x40000000;
+  const auto policy = static_cast<unsigned>(info.policy) & ~reset_on_fork;
+  const bool realtime = policy == SCHED_FIFO || policy == SCHED_RR;
+  if (!realtime && policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE) {
+    throw base::Error("cannot dump", fmt::format("scheduling policy {} of thread {}", policy, tid), 0, "the image format knows no such policy");
+  }
+  core.set_sched_policy(static_cast<std::uint32_t>(info.policy));
+  core.set_sched_nice(info.nice);
+  if (realtime) {
+    core.set_sched_prio(static_cast<std::uint32_t>(info.priority));
+  }
+}
 
 // What the format has no field for, where it is not as in a fresh thread.
-void save_extension(pid_t tid, images::thread_core_entry& core) {
+void save_extension(const parasite::ThreadInfo& info, images::thread_core_entry& core) {
   constexpr std::uint64_t usual_slack = 50000;
-  // Only under /proc/TID, though it belongs to the thread.
-  const auto slack = std::strtoull(procfs::Task(tid).read("timerslack_ns").c_str(), nullptr, 10);
-  if (slack != usual_slack && slack != 0) {
-    core.mutable_extension()->set_timer_slack(slack);
+  if (info.timer_slack != usual_slack && info.timer_slack != 0) {
+    core.mutable_extension()->set_timer_slack(info.timer_slack);
   }
-  constexpr int of_process = 1;  // IOPRIO_WHO_PROCESS
-  if (const auto priority = ::syscall(SYS_ioprio_get, of_process, tid); priority > 0) {
-    core.mutable_extension()->set_io_priority(static_cast<std::uint32_t>(priority));
+  if (info.io_priority > 0) {
+    core.mutable_extension()->set_io_priority(static_cast<std::uint32_t>(info.io_priority));
   }
 }
 
 }  // namespace
 
-void save_thread(pid_t tid, const procfs::Stat& stat, const parasite::ThreadInfo& info,
-                 images::thread_core_entry& core) {
+void save_thread(pid_t tid, const parasite::ThreadInfo& info, const ThreadRseq& rseq, images::thread_core_entry& core) {
   save_robust_list(tid, core);
-  constexpr unsigned reset_on_fork = 0x40000000;
-  const auto policy = base::check(::sched_getscheduler(tid), "read the scheduling policy of", fmt::format("thread {}", tid));
-  const auto plain = static_cast<unsigned>(policy) & ~reset_on_fork;
-  if (plain != SCHED_OTHER && plain != SCHED_FIFO && plain != SCHED_RR && plain != SCHED_BATCH && plain != SCHED_IDLE) {
-    throw base::Error("cannot dump", fmt::format("scheduling policy {} of thread {}", plain, tid), 0, "the image format knows no such policy");
-  }
-  core.set_sched_policy(static_cast<std::uint32_t>(policy));
-  core.set_sched_nice(stat.nice);
-  if (plain == SCHED_FIFO || plain == SCHED_RR) {
-    core.set_sched_prio(stat.rt_priority);
-  }
+  save_scheduling(tid, info, core);
   auto& sas = *core.mutable_sas();
   sas.set_ss_sp(info.altstack);
   sas.set_ss_size(info.altstack_size);
@@ -133,11 +127,10 @@ void save_thread(pid_t tid, const procfs::Stat& stat, const parasite::ThreadInfo
     core.set_pdeath_sig(static_cast<std::uint32_t>(info.pdeath_signal));
   }
   *core.mutable_signals_p() = save_pending(tid, false);
-  core.set_comm(stat.comm);
-  save_rseq(tid, core);
-  save_extension(tid, core);
+  core.set_comm(info.comm, ::strnlen(info.comm, sizeof info.comm));
+  save_rseq(rseq, core);
+  save_extension(info, core);
 }
-
 
 void plan_threads(const Checkpoint& checkpoint, const TaskImage& task, restorer::Builder& builder) {
   std::vector<restorer::Thread> threads;
