@@ -313,7 +313,7 @@ class RoundTrip(Case):
         process, _ = self.dump("-s", "-R")
         self.assertIn(self.state(process.pid), "SR")
         process, _ = self.dump("-R", "-s")
-        self.assertEqual(self.state(process.pid), "T")
+        self.wait_for(lambda: self.state(process.pid) == "T")
 
     def test_attached(self):
         process, _ = self.dump()
@@ -335,7 +335,7 @@ class RoundTrip(Case):
         result = self.run_criu("restore", "-d", "-D", "images", "-s", "--display-stats")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         self.assertIn("Restore time: ", result.stdout)
-        self.assertEqual(self.state(process.pid), "T")
+        self.wait_for(lambda: self.state(process.pid) == "T")
         self.assertTrue(os.path.exists(self.images + "/stats-restore"))
 
     def test_sibling(self):
