@@ -39,9 +39,6 @@ void stop_at_obstacles(const DumpContext& context) {
   if (context.obstacles.empty()) {
     return;
   }
-  for (const auto& obstacle : context.obstacles) {
-    LOG_ERROR("{}", obstacle.what());
-  }
   if (context.obstacles.size() == 1) {
     throw context.obstacles.front();
   }
@@ -67,7 +64,7 @@ void save_memory(DumpContext& context, const task::FrozenTree& tree, std::vector
 
 void dump(const Options& options) {
   const image::Directory images(options.images_dir);
-  DumpContext context{options, images, {}};
+  DumpContext context{.options = options, .images = images, .obstacles = {}};
   run_scripts(options, Event::pre_dump, {images.fd(), options.tree});
   const Stopwatch freezing;
   task::FrozenTree tree(options.tree, options.timeout);

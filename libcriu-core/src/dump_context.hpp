@@ -14,6 +14,8 @@ namespace criu {
 struct DumpContext {
   const Options& options;
   const image::Directory& images;
+  // Only to find out what is in the way: contents are not copied, and nothing outside the image directory is touched.
+  bool look_only = false;
   // Everything found to be in the way: told to the user at once, not one a run.
   std::vector<base::Error> obstacles;
   // Numbers of pages files: one for each address space or shared object.

@@ -118,7 +118,7 @@ void Removed::save_ghost(Saver& saver, const Nameless& file) {
   const auto ghost = describe(file);
   auto writer = saver.dump().images.create(image::type::ghost_file, id);
   writer.write(ghost);
-  if (S_ISREG(file.stat.st_mode) && file.stat.st_size > 0) {
+  if (S_ISREG(file.stat.st_mode) && file.stat.st_size > 0 && !saver.dump().look_only) {
     const auto reader = reopen(file.fd, O_RDONLY, file.what);
     if (ghost.chunks()) {
       copy_out_extents(reader.get(), file.stat.st_size, writer, file.what);
@@ -139,6 +139,9 @@ void Removed::save_link(Saver& saver, const Nameless& file) {
   if (!saver.dump().options.link_remap) {
     throw Error("cannot dump", fmt::format("{}: its name is gone but it still has others", file.what), 0,
                 "--link-remap gives it a new name beside the old one until it is restored");
+  }
+  if (saver.dump().look_only) {
+    return;
   }
   images::file_entry entry;
   entry.set_type(images::REG);

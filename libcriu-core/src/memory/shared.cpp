@@ -414,7 +414,9 @@ std::uint32_t ObjectSaver::save(int fd, const struct stat& stat, const std::stri
     entry.set_hugetlb_flag(flag);
   }
   if (stat.st_size > 0) {
-    save_contents(reader.get(), stat, shmid, what);
+    if (!dump_.look_only) {
+      save_contents(reader.get(), stat, shmid, what);
+    }
   }
   image_.write(entry);
   return known->second;

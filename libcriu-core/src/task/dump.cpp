@@ -71,11 +71,8 @@ class TaskSaver {
     if (tree_.registers(index_, task_.pid).cs != cs_64) {
       throw Error("cannot dump", name(), 0, "32-bit tasks are not supported by this version");
     }
-    if (ids_.pid_ns_id() != all_.ids.own().pid_ns_id() || ids_.mnt_ns_id() != all_.ids.own().mnt_ns_id() ||
-        ids_.net_ns_id() != all_.ids.own().net_ns_id() || ids_.ipc_ns_id() != all_.ids.own().ipc_ns_id() ||
-        ids_.uts_ns_id() != all_.ids.own().uts_ns_id() || ids_.user_ns_id() != all_.ids.own().user_ns_id()) {
-      context_.obstacles.emplace_back("cannot dump", name(), 0,
-                                      "it lives in namespaces of its own, which this version does not dump; run it there");
+    if (in_other_namespaces(ids_, all_.ids.own())) {
+      context_.obstacles.push_back(other_namespaces(name()));
     }
   }
 
@@ -229,8 +226,7 @@ void save_tree(DumpContext& context, const FrozenTree& tree) {
       context.obstacles.emplace_back("cannot dump", name, 0, "its session or process group is led from outside its pid namespace");
     }
     if (task.ppid == 0 && stat.session != task.pid && !context.options.shell_job) {
-      context.obstacles.emplace_back("cannot dump", fmt::format("{} is no session leader: its session {} is led from outside the tree", name, stat.session), 0,
-                                     "--shell-job allows it, start it with setsid to do without");
+      context.obstacles.push_back(no_session_leader(name, stat.session));
     }
     images::pstree_entry entry;
     entry.set_pid(static_cast<std::uint32_t>(task.pid));

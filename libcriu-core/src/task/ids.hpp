@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 
+#include "base/error.hpp"
 #include "kernel/procfs.hpp"
 
 namespace criu::task {
@@ -35,5 +36,10 @@ class Ids {
   std::map<std::string, std::uint32_t> namespaces_;  // by link text: "net:[4026531840]"
   images::task_kobj_ids_entry own_;
 };
+
+// Obstacles that a dump and a look at a running tree word alike.
+bool in_other_namespaces(const images::task_kobj_ids_entry& task, const images::task_kobj_ids_entry& own);
+base::Error other_namespaces(const std::string& task);
+base::Error no_session_leader(const std::string& task, pid_t session);
 
 }  // namespace criu::task

@@ -89,6 +89,12 @@ void Master::choose_internal_fds() {
   check(::getrlimit(RLIMIT_NOFILE, &limit), "read the limit on open files");
   limit.rlim_cur = limit.rlim_max;
   check(::setrlimit(RLIMIT_NOFILE, &limit), "raise the limit on open files");
+  std::ifstream most("/proc/sys/fs/nr_open");
+  std::uint32_t most_open = 1U << 20;
+  most >> most_open;
+  if (highest >= most_open) {
+    throw Error("corrupt checkpoint", fmt::format("descriptor {} is beyond fs.nr_open ({})", highest, most_open), 0);
+  }
   context_.first_internal_fd = static_cast<int>(highest) + 1;
   context_.images = image::Directory(context_.internal(context_.images.release()));
   log::move_above(context_.first_internal_fd);

@@ -16,6 +16,7 @@
 #include "files/regular.hpp"
 #include "log.hpp"
 #include "restorer/builder.hpp"
+#include "session.hpp"
 
 namespace criu::task {
 
@@ -62,11 +63,13 @@ class Rebirth {
       live_as_zombie();
     }
     memory_.fill(context_, task_, parent_);
-    make_children(true);
+    make_children(Birth::early);
     if (leads_session()) {
       check(::setsid(), "make a session", task_.name());
     }
-    make_children(false);
+    make_children(Birth::late);
+    make_siblings();
+    make_session_helpers();
     make_helpers();
     join_group();
     reap_helpers();
@@ -86,7 +89,7 @@ class Rebirth {
   }
 
   void settle() {
-    log::speak_as(task_.pid());
+    log_as_task(context_.options, task_.pid());
     // Until the restorer takes over, a task dies with its parent, and so with the master.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (!task_.shares_files()) {
@@ -116,16 +119,49 @@ class Rebirth {
     ::_exit(1);
   }
 
-  void make_children(bool early) {
+  void make(const TaskImage& task, std::uint64_t flags) {
+    if (fork_with_pid(task.pid(), flags, task.name()) == 0) {
+      Rebirth(context_, family_, task, &memory_).run();
+    }
+  }
+
+  void make_children(Birth birth) {
     for (const auto* child : task_.children) {
-      if (family_.sessions.born_before_setsid(*child) != early) {
-        continue;
-      }
-      const auto flags = child->shares_files() ? std::uint64_t{CLONE_FILES} : 0;
-      if (fork_with_pid(child->pid(), flags, child->name()) == 0) {
-        Rebirth(context_, family_, *child, &memory_).run();
+      if (family_.sessions.birth(*child) == birth) {
+        make(*child, child->shares_files() ? std::uint64_t{CLONE_FILES} : 0);
       }
     }
+  }
+
+  // Children of the parent that belong to the session this task leads.
+  void make_siblings() {
+    if (task_.parent == nullptr || !leads_session()) {
+      return;
+    }
+    for (const auto* sibling : task_.parent->children) {
+      if (sibling->entry.sid() == task_.entry.pid() && family_.sessions.birth(*sibling) == Birth::by_sibling) {
+        make(*sibling, CLONE_PARENT);
+      }
+    }
+  }
+
+  void make_session_helpers() {
+    for (const auto& [session, members] : family_.sessions.helpers_of(task_)) {
+      if (fork_with_pid(session, 0, fmt::format("the leader of session {}, which is gone,", session)) == 0) {
+        lead_session(members);
+      }
+    }
+  }
+
+  [[noreturn]] void lead_session(const std::vector<const TaskImage*>& members) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    check(::setsid(), "make a session for", members.front()->name());
+    for (const auto* member : members) {
+      make(*member, CLONE_PARENT);
+    }
+    restorer::pass(context_.shared, Stage::forked);
+    restorer::pass(context_.shared, Stage::grouped);
+    ::_exit(0);
   }
 
   void make_helpers() {
@@ -148,6 +184,9 @@ class Rebirth {
     const auto [begin, end] = family_.helpers.equal_range(&task_);
     for (auto helper = begin; helper != end; ++helper) {
       check(::waitpid(helper->second, nullptr, 0), "wait for the helper of a process group", task_.name());
+    }
+    for (const auto& [session, members] : family_.sessions.helpers_of(task_)) {
+      check(::waitpid(session, nullptr, 0), "wait for the helper of a session", task_.name());
     }
   }
 
@@ -218,7 +257,7 @@ void Family::expect(const Checkpoint& checkpoint, restorer::Shared& shared) cons
       threads += 1 + static_cast<std::uint32_t>(task->threads.size());
     }
   }
-  const auto all = static_cast<std::uint32_t>(checkpoint.tasks.size() + helpers.size());
+  const auto all = static_cast<std::uint32_t>(checkpoint.tasks.size() + helpers.size() + sessions.helper_count());
   const std::uint32_t counts[] = {all, all, alive, alive, threads, threads};
   static_assert(std::size(counts) == static_cast<int>(Stage::count));
   std::copy(std::begin(counts), std::end(counts), shared.expected);

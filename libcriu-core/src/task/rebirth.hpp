@@ -11,7 +11,7 @@ namespace criu::task {
 
 // What all tasks need to know of the tree, worked out before the first is born.
 struct Family {
-  explicit Family(const Checkpoint& checkpoint) : sessions(checkpoint), helpers(group_helpers(checkpoint)) {}
+  explicit Family(const Checkpoint& checkpoint) : sessions(checkpoint), helpers(group_helpers(checkpoint, sessions)) {}
 
   Sessions sessions;
   std::multimap<const TaskImage*, pid_t> helpers;

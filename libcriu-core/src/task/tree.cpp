@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <set>
 
 #include "base/error.hpp"
 
@@ -25,23 +26,46 @@ void Sessions::require(const TaskImage& task, pid_t session) {
   if (!fresh && known->second != session) {
     throw Error("cannot restore", fmt::format("{}: it and its children need sessions {} and {} to be born into", task.name(), known->second, session), 0);
   }
-  const auto* parent = task.parent;
-  if (parent == nullptr) {
-    return;
-  }
-  if (static_cast<pid_t>(parent->entry.sid()) == session) {
-    return;
-  }
-  if (static_cast<pid_t>(parent->entry.sid()) != parent->pid()) {
-    throw Error("cannot restore", fmt::format("{}: no ancestor was ever in its session {}", task.name(), session), 0);
-  }
-  early_.insert(&task);
-  if (fresh) {
-    require(*parent, session);
+  if (fresh && task.parent != nullptr) {
+    place(task, session);
   }
 }
 
+void Sessions::place(const TaskImage& task, pid_t session) {
+  const auto& parent = *task.parent;
+  const auto parent_session = static_cast<pid_t>(parent.entry.sid());
+  if (parent_session == session) {
+    births_[&task] = Birth::late;
+    return;
+  }
+  const auto leader = leaders_.find(session);
+  if (leader != leaders_.end() && leader->second->parent == &parent && leader->second->alive()) {
+    births_[&task] = Birth::by_sibling;
+    return;
+  }
+  // Some ancestor may have been in the session before it made its own.
+  for (const auto* ancestor = &parent; ancestor != nullptr; ancestor = ancestor->parent) {
+    if (static_cast<pid_t>(ancestor->entry.sid()) == session) {
+      births_[&task] = Birth::early;
+      return require(parent, session);
+    }
+    if (static_cast<pid_t>(ancestor->entry.sid()) != ancestor->pid()) {
+      break;
+    }
+  }
+  if (leader != leaders_.end()) {
+    throw Error("cannot restore", fmt::format("{}: no ancestor was ever in its session {}", task.name(), session), 0);
+  }
+  births_[&task] = Birth::by_helper;
+  helpers_[&parent][session].push_back(&task);
+}
+
 Sessions::Sessions(const Checkpoint& checkpoint) {
+  for (const auto& task : checkpoint.tasks) {
+    if (static_cast<pid_t>(task->entry.sid()) == task->pid()) {
+      leaders_[task->pid()] = task.get();
+    }
+  }
   for (const auto& task : checkpoint.tasks) {
     if (static_cast<pid_t>(task->entry.sid()) != task->pid()) {
       require(*task, static_cast<pid_t>(task->entry.sid()));
@@ -49,7 +73,30 @@ Sessions::Sessions(const Checkpoint& checkpoint) {
   }
 }
 
-std::multimap<const TaskImage*, pid_t> group_helpers(const Checkpoint& checkpoint) {
+Birth Sessions::birth(const TaskImage& child) const {
+  const auto found = births_.find(&child);
+  return found == births_.end() ? Birth::late : found->second;
+}
+
+const Sessions::Helpers& Sessions::helpers_of(const TaskImage& parent) const {
+  static const Helpers none;
+  const auto found = helpers_.find(&parent);
+  return found == helpers_.end() ? none : found->second;
+}
+
+std::size_t Sessions::helper_count() const {
+  std::size_t count = 0;
+  for (const auto& [parent, helpers] : helpers_) {
+    count += helpers.size();
+  }
+  return count;
+}
+
+bool Sessions::has_helper(pid_t session) const {
+  return std::any_of(helpers_.begin(), helpers_.end(), [&](const auto& of_parent) { return of_parent.second.contains(session); });
+}
+
+std::multimap<const TaskImage*, pid_t> group_helpers(const Checkpoint& checkpoint, const Sessions& sessions) {
   std::set<pid_t> present;
   for (const auto& task : checkpoint.tasks) {
     present.insert(task->pid());
@@ -60,7 +107,7 @@ std::multimap<const TaskImage*, pid_t> group_helpers(const Checkpoint& checkpoin
     const auto group = static_cast<pid_t>(task->entry.pgid());
     // A zombie can neither fork nor wait; some living member, or else the parent in the same session, makes it.
     const TaskImage* maker = task->alive() ? task.get() : task->parent;
-    if (present.insert(group).second) {
+    if (present.insert(group).second && !sessions.has_helper(group)) {
       helpers.emplace(maker, group);
     }
   }

@@ -4,32 +4,44 @@
 
 #include <functional>
 #include <map>
-#include <set>
 #include <vector>
 
 #include "task/checkpoint.hpp"
 
 namespace criu::task {
 
-// A process can join a session only by being born into it. So a task that leads a session of its own makes the
-// children of its old session before it calls setsid, and the others afterwards. This works out which are which.
+// How a task gets into its session. A process can join a session only by being born into it.
+enum class Birth {
+  early,       // by its parent, before that makes a session of its own
+  late,        // by its parent, after that
+  by_sibling,  // by the leader of its session, as a sibling of that: whoever made it once is dead
+  by_helper,   // the leader of its session is gone: a helper leads it for as long as it takes to make the members
+};
+
 class Sessions {
  public:
   // Throws when no order of births gives the sessions of the checkpoint.
   explicit Sessions(const Checkpoint&);
-  // Whether the child is to be made before its parent's setsid.
-  bool born_before_setsid(const TaskImage& child) const { return early_.contains(&child); }
+  Birth birth(const TaskImage& child) const;
+  // Sessions for which the parent makes a helper, each with the children that the helper makes.
+  using Helpers = std::map<pid_t, std::vector<const TaskImage*>>;
+  const Helpers& helpers_of(const TaskImage& parent) const;
+  std::size_t helper_count() const;
+  bool has_helper(pid_t session) const;
 
  private:
   void require(const TaskImage& task, pid_t session);
+  void place(const TaskImage& task, pid_t session);
 
+  std::map<pid_t, const TaskImage*> leaders_;
   std::map<const TaskImage*, pid_t> born_in_;
-  std::set<const TaskImage*> early_;
+  std::map<const TaskImage*, Birth> births_;
+  std::map<const TaskImage*, Helpers> helpers_;
 };
 
 // Process groups whose leader is not in the tree any more: a helper process with that pid is made for the time it
 // takes the members to join. By the task that makes the helper.
-std::multimap<const TaskImage*, pid_t> group_helpers(const Checkpoint&);
+std::multimap<const TaskImage*, pid_t> group_helpers(const Checkpoint&, const Sessions&);
 
 // Forks a process with this pid (in the current pid namespace). Returns the pid in the parent, 0 in the child.
 // `flags`: further clone flags. A pid that is taken is an Error that says by whom.

@@ -181,7 +181,7 @@ void Scene::kill() {
 
 std::vector<std::string> Scene::dump() {
   directory_ = std::make_unique<criu::image::Directory>(images.path());
-  context_.reset(new criu::DumpContext{options, *directory_, {}});
+  context_.reset(new criu::DumpContext{.options = options, .images = *directory_, .obstacles = {}});
   collector_ = std::make_unique<criu::files::Collector>(*context_);
   for (std::size_t i = 0; i < pids_.size(); ++i) {
     collector_->collect_table(pids_[i], static_cast<std::uint32_t>(i + 2));

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// What of a tree cannot be dumped, found out while it runs on.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <sstream>
+
+#include "check.hpp"
+#include "files/collect.hpp"
+#include "memory/dump.hpp"
+#include "task/ids.hpp"
+
+namespace criu {
+
+using base::Error;
+
+namespace {
+
+// The parts of a dump write images; here they go to a directory of no further use.
+class ScratchDirectory {
+ public:
+  ScratchDirectory() {
+    if (::mkdtemp(path_.data()) == nullptr) {
+      throw Error("make a directory in", "/tmp", errno);
+    }
+  }
+  ~ScratchDirectory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  ScratchDirectory(const ScratchDirectory&) = delete;
+  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_ = "/tmp/criu-check-XXXXXX";
+};
+
+// Tasks may come and go while they are looked at; who is gone is in nobody's way.
+bool gone(const Error& error) { return error.code() == ESRCH || error.code() == ENOENT; }
+
+class Look {
+ public:
+  Look(DumpContext& context, pid_t root) : context_(context), root_(root), files_(context) {}
+
+  void task(pid_t pid) {
+    const procfs::Task proc(pid);
+    const auto stat = procfs::parse_stat(proc.read("stat"));
+    const auto name = fmt::format("task {} ({})", pid, stat.comm);
+    if (stat.state != 'Z') {
+      alive(proc, stat, name);
+    } else if (pid == root_) {
+      context_.obstacles.emplace_back("cannot dump", name, 0, "it is a zombie");
+    }
+    if (pid == root_ && stat.session != pid && !context_.options.shell_job) {
+      context_.obstacles.push_back(task::no_session_leader(name, stat.session));
+    }
+    std::istringstream children(proc.read(fmt::format("task/{}/children", pid).c_str()));
+    for (pid_t child = 0; children >> child;) {
+      try {
+        task(child);
+      } catch (const Error& error) {
+        if (!gone(error)) {
+          context_.obstacles.push_back(error);
+        }
+      }
+    }
+  }
+
+ private:
+  void alive(const procfs::Task& proc, const procfs::Stat&, const std::string& name) {
+    const auto status = procfs::parse_status(proc.read("status"));
+    if (status.tracer != 0 && status.tracer != ::getpid()) {
+      context_.obstacles.emplace_back("cannot dump", name, 0, fmt::format("it is traced by task {}", status.tracer));
+    }
+    const auto ids = ids_.of(proc.pid(), proc);
+    if (task::in_other_namespaces(ids, ids_.own())) {
+      context_.obstacles.push_back(task::other_namespaces(name));
+    }
+    files_.collect_table(proc.pid(), ids.files_id());
+    for (const char* link : {"exe", "cwd", "root"}) {
+      context_.attempt([&] { files_.reference(proc, link); });
+    }
+    images::mm_entry mm;
+    memory::save_areas(context_, files_, proc, procfs::parse_smaps(proc.read("smaps")), mm);
+  }
+
+  DumpContext& context_;
+  pid_t root_;
+  files::Collector files_;
+  task::Ids ids_;
+};
+
+}  // namespace
+
+std::vector<std::string> obstacles(const Options& options) {
+  const ScratchDirectory scratch;
+  const image::Directory images(scratch.path());
+  DumpContext context{.options = options, .images = images, .look_only = true, .obstacles = {}};
+  Look(context, options.tree).task(options.tree);
+  std::vector<std::string> lines;
+  for (const auto& obstacle : context.obstacles) {
+    if (!gone(obstacle)) {
+      lines.emplace_back(obstacle.what());
+    }
+  }
+  return lines;
+}
+
+}  // namespace criu
