@@ -78,6 +78,7 @@ struct Ended {
 
 Ended run(const std::vector<std::string>& arguments, const std::string& output) {
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const auto& argument : arguments) {
     argv.push_back(const_cast<char*>(argument.c_str()));
   }

@@ -7,6 +7,11 @@ criu=$1
 if [ "$(id -u)" != 0 ]; then
   exec sudo "$0" "$@"
 fi
+# In a pid namespace of its own: its pids are free for certain when the program comes back, and nothing of the demo
+# survives it.
+if [ $$ != 1 ]; then
+  exec unshare --pid --fork --mount-proc --kill-child "$0" "$@"
+fi
 dir=$(mktemp -d /tmp/criu-demo-XXXXXX)
 images=$dir/images
 mkdir "$images"
@@ -38,7 +43,7 @@ echo "pid $pid: $(tr '\0' ' ' <"/proc/$pid/cmdline"), $(ls "/proc/$pid/task" | w
 
 say "criu-cli dump -t $pid -D $images"
 "$criu" dump -t "$pid" -D "$images" -v4 -o dump.log || { tail -n 20 "$images/dump.log"; exit 1; }
-wait "$pid" 2>/dev/null || true
+{ wait "$pid" || true; } 2>/dev/null
 [ ! -e "/proc/$pid" ] && echo "pid $pid is gone; its last line:"
 tail -n 1 "$dir/log"
 lines=$(wc -l <"$dir/log")

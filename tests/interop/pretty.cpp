@@ -211,6 +211,7 @@ json Pretty::render(const Message& message, const std::string& inherited_hint) c
     auto& list = out[field->name()] = json::array();
     if (hint == "ipadd") {
       std::vector<std::uint32_t> words;
+      words.reserve(static_cast<std::size_t>(reflection.FieldSize(message, field)));
       for (int i = 0; i < reflection.FieldSize(message, field); ++i) {
         words.push_back(reflection.GetRepeatedUInt32(message, field, i));
       }

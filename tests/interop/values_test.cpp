@@ -119,7 +119,7 @@ std::string difference(const json& ours, const json& theirs) {
 }  // namespace
 
 TEST_CASE("bytes print as base64 in lines") {
-  CHECK(interop::base64("") == "");
+  CHECK(interop::base64("").empty());
   CHECK(interop::base64("to master") == "dG8gbWFzdGVy\n");
   CHECK(interop::base64("a") == "YQ==\n");
   CHECK(interop::base64(std::string(57, 'x')).size() == 77);
@@ -140,7 +140,7 @@ TEST_CASE("decoded values are the ones that crit shows") {
     }
     const auto file = sample.images() / entry.path().stem();
     INFO(name << "/" << file.filename().string());
-    CHECK(difference(decode(file, kind->second, schemas, pretty), view["entries"]) == "");
+    CHECK_THAT(difference(decode(file, kind->second, schemas, pretty), view["entries"]), Catch::Equals(""));
     compared.insert(kind->first);
   }
   for (const char* must : {"INVENTORY", "PSTREE", "CORE", "MM", "FILES", "FDINFO", "IDS", "FS", "PAGEMAP", "SECCOMP"}) {

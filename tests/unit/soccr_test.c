@@ -45,11 +45,14 @@ int main(void) {
   printf("1..10\n");
   check(soccr_version() == 10000, "the version is this one");
   check(state_of(client) == SOCCR_CLOSED, "a new socket is closed");
-  bind(listener, (struct sockaddr*)&address, sizeof address);
-  listen(listener, 1);
+  if (bind(listener, (struct sockaddr*)&address, sizeof address) != 0 || listen(listener, 1) != 0) {
+    return 1;
+  }
   getsockname(listener, (struct sockaddr*)&address, &size);
   check(state_of(listener) == SOCCR_LISTEN, "a listening one listens");
-  connect(client, (struct sockaddr*)&address, sizeof address);
+  if (connect(client, (struct sockaddr*)&address, sizeof address) != 0) {
+    return 1;
+  }
   server = accept(listener, NULL, NULL);
   check(state_of(client) == SOCCR_ESTABLISHED && state_of(server) == SOCCR_ESTABLISHED, "both ends are established");
   check(soccr_open(server, &held) == 0, "a handle can be kept");

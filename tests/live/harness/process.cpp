@@ -48,6 +48,7 @@ base::Fd open_pidfd(pid_t pid) { return base::Fd(static_cast<int>(::syscall(SYS_
     ::_exit(126);
   }
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const auto& argument : arguments) {
     argv.push_back(const_cast<char*>(argument.c_str()));
   }

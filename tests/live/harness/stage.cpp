@@ -143,7 +143,8 @@ class Act {
       return;
     }
     for (const auto& line : differences(before, snapshot_of_tree(victim_), test_.options.ignore)) {
-      outcome_.failures.push_back(when + ": " + line);
+      outcome_.failures.push_back(when);
+      outcome_.failures.back().append(": ").append(line);
     }
   }
 
