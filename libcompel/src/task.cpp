@@ -47,14 +47,10 @@ compel_state compel_task::state() const {
 
 int compel_task::stop_signal() const { return threads_.empty() ? 0 : threads_.front()->stop_signal(); }
 
-bool compel_task::seize_new_threads() {
+bool compel_task::seize_new_threads(std::vector<Thread*>& unsettled) {
   bool grew = false;
   for (const pid_t tid : directory_.threads()) {
     if (by_tid_.count(tid) != 0) {
-      continue;
-    }
-    const auto about = directory_.stat(tid);
-    if (!about || about->dead() || about->kernel_worker()) {
       continue;
     }
     auto thread = std::make_unique<Thread>(pid_, tid, own_child_ && tid == pid_);
@@ -63,18 +59,11 @@ bool compel_task::seize_new_threads() {
     }
     by_tid_[tid] = thread.get();
     threads_.push_back(std::move(thread));
-    was_alive_ = grew = true;
-    threads_.back()->interrupt();
+    unsettled.push_back(threads_.back().get());
+    unsettled.back()->interrupt();
+    grew = true;
   }
   return grew;
-}
-
-void compel_task::settle(std::vector<Thread*>& unsettled) {
-  for (const auto& thread : threads_) {
-    if (!thread->stopped() && !thread->gone() && !thread->settle()) {
-      unsettled.push_back(thread.get());
-    }
-  }
 }
 
 void compel_task::children(std::vector<pid_t>& out) const {
@@ -89,8 +78,11 @@ void compel_task::children(std::vector<pid_t>& out) const {
 void compel_task::finish_freezing() {
   std::vector<std::unique_ptr<Thread>> alive;
   for (auto& thread : threads_) {
-    if (thread->gone()) {
+    if (thread->gone() || thread->worker()) {
       by_tid_.erase(thread->tid());
+      if (!thread->detach()) {
+        stragglers.push_back(std::move(thread));
+      }
     } else {
       alive.push_back(std::move(thread));
     }

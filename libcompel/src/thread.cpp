@@ -143,7 +143,15 @@ Stop Thread::wait(int flags) {
   return {Stop::signal, signal_number};
 }
 
+void Thread::look_for_worker() {
+  const auto about = procfs::stat(tid_);
+  worker_ = about && about->kernel_worker();
+}
+
 bool Thread::settle() {
+  if (worker_) {
+    return true;
+  }
   for (;;) {
     const Stop stop = wait(WNOHANG);
     switch (stop.kind) {
@@ -154,6 +162,10 @@ bool Thread::settle() {
       case Stop::trap:
         stopped_ = true;
         watch_end(false);
+        request(PTRACE_GETREGS, tid_, 0, as_word(&frozen_));
+        if (frozen_.rip == 0 && frozen_.rsp == 0) {  // it has never been in user mode; asking /proc first costs far more
+          look_for_worker();
+        }
         stop_signal_ = stop.signal_number == SIGTRAP ? 0 : stop.signal_number;
         return true;
       case Stop::system_call:
@@ -202,7 +214,7 @@ const Saved& Thread::saved() {
     throw Gone("read registers", describe(), ESRCH);
   }
   auto fresh = std::make_unique<Saved>();
-  fresh->registers = current_registers();
+  fresh->registers = frozen_;
   fresh->home = fresh->registers;
   if (request(PTRACE_GETSIGMASK, tid_, sizeof fresh->mask, as_word(&fresh->mask)) != 0) {
     throw base::Error("read the signal mask", describe(), errno);
@@ -259,7 +271,7 @@ void Thread::set_home(const user_regs_struct& registers) {
 user_regs_struct Thread::stub_registers() {
   user_regs_struct registers = saved().home;
   bool compat = false;
-  if (arch::restarting(registers)) {
+  if (arch::restarting(registers) && static_cast<std::int64_t>(registers.rax) == arch::restart_block) {
     std::uint8_t instruction[2] = {0, 0};
     const iovec local{instruction, 2}, remote{reinterpret_cast<void*>(registers.rip - 2), 2};
     compat = ::process_vm_readv(tid_, &local, 1, &remote, 1, 0) == 2 && instruction[0] == 0xcd && instruction[1] == 0x80;
@@ -411,8 +423,11 @@ bool Thread::detach() noexcept {
   if (!seized_ || gone_) {
     return true;
   }
-  if (!stopped_ && !settle()) {
-    return false;
+  if (!stopped_) {
+    worker_ = false;
+    if (!settle()) {
+      return false;
+    }
   }
   for (siginfo_t& info : held_) {
     if (::syscall(SYS_rt_tgsigqueueinfo, pid_, tid_, info.si_signo, &info) != 0) {
