@@ -147,11 +147,6 @@ void compel_tree::wait_for_all(std::uint64_t deadline) {
     if (round < polite_rounds) {
       ::sched_yield();
     } else {
-      if (round == polite_rounds) {
-        for (Thread* thread : unsettled_) {
-          thread->look_for_worker();  // one of the kernel's own may be busy for long, and is none of ours anyway
-        }
-      }
       const timespec time{0, pause};
       ::nanosleep(&time, nullptr);
       pause = std::min(pause * 2, longest_pause);

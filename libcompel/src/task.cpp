@@ -20,6 +20,19 @@ namespace {
 // A running thread cannot be let go by a tracer that lives. These were told to stop, and will.
 thread_local std::vector<std::unique_ptr<Thread>> stragglers;
 
+// Threads of the kernel's own must not even be told to stop: they do so late, or never. /proc knows them, but it takes
+// longer to ask than all the rest of a seizure; a robust list is a thing that only user code can have registered, and
+// libcs do for every thread.
+bool is_worker(const procfs::TaskDirectory& directory, pid_t tid) {
+  void* list = nullptr;
+  std::size_t size = 0;
+  if (::syscall(SYS_get_robust_list, tid, &list, &size) == 0 && list != nullptr) {
+    return false;
+  }
+  const auto about = directory.stat(tid);
+  return about && about->kernel_worker();
+}
+
 }  // namespace
 
 void compel::release_stragglers() noexcept {
@@ -50,7 +63,7 @@ int compel_task::stop_signal() const { return threads_.empty() ? 0 : threads_.fr
 bool compel_task::seize_new_threads(std::vector<Thread*>& unsettled) {
   bool grew = false;
   for (const pid_t tid : directory_.threads()) {
-    if (by_tid_.count(tid) != 0) {
+    if (by_tid_.count(tid) != 0 || is_worker(directory_, tid)) {
       continue;
     }
     auto thread = std::make_unique<Thread>(pid_, tid, own_child_ && tid == pid_);
@@ -78,11 +91,8 @@ void compel_task::children(std::vector<pid_t>& out) const {
 void compel_task::finish_freezing() {
   std::vector<std::unique_ptr<Thread>> alive;
   for (auto& thread : threads_) {
-    if (thread->gone() || thread->worker()) {
+    if (thread->gone()) {
       by_tid_.erase(thread->tid());
-      if (!thread->detach()) {
-        stragglers.push_back(std::move(thread));
-      }
     } else {
       alive.push_back(std::move(thread));
     }

@@ -143,15 +143,7 @@ Stop Thread::wait(int flags) {
   return {Stop::signal, signal_number};
 }
 
-void Thread::look_for_worker() {
-  const auto about = procfs::stat(tid_);
-  worker_ = about && about->kernel_worker();
-}
-
 bool Thread::settle() {
-  if (worker_) {
-    return true;
-  }
   for (;;) {
     const Stop stop = wait(WNOHANG);
     switch (stop.kind) {
@@ -163,9 +155,6 @@ bool Thread::settle() {
         stopped_ = true;
         watch_end(false);
         request(PTRACE_GETREGS, tid_, 0, as_word(&frozen_));
-        if (frozen_.rip == 0 && frozen_.rsp == 0) {  // it has never been in user mode; asking /proc first costs far more
-          look_for_worker();
-        }
         stop_signal_ = stop.signal_number == SIGTRAP ? 0 : stop.signal_number;
         return true;
       case Stop::system_call:
@@ -423,11 +412,8 @@ bool Thread::detach() noexcept {
   if (!seized_ || gone_) {
     return true;
   }
-  if (!stopped_) {
-    worker_ = false;
-    if (!settle()) {
-      return false;
-    }
+  if (!stopped_ && !settle()) {
+    return false;
   }
   for (siginfo_t& info : held_) {
     if (::syscall(SYS_rt_tgsigqueueinfo, pid_, tid_, info.si_signo, &info) != 0) {

@@ -46,9 +46,6 @@ class Thread {
   bool stopped() const { return stopped_; }
   bool gone() const { return gone_; }
   int stop_signal() const { return stop_signal_; }
-  // One of the kernel's own (io_uring, vhost) that shows among the threads: to be left alone.
-  bool worker() const { return worker_; }
-  void look_for_worker();
   std::string describe() const;
 
   // False when it has vanished. Throws when somebody else traces it or the kernel forbids it.
@@ -96,7 +93,7 @@ class Thread {
   pid_t pid_, tid_;
   bool own_child_;
   std::uintptr_t options_ = 0;
-  bool seized_ = false, stopped_ = false, gone_ = false, worker_ = false;
+  bool seized_ = false, stopped_ = false, gone_ = false;
   user_regs_struct frozen_{};
   int stop_signal_ = 0;
   std::unique_ptr<Saved> saved_;
