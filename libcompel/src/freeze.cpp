@@ -31,9 +31,7 @@ compel_tree::compel_tree(pid_t root, bool whole, unsigned timeout_seconds) {
   }
   add(root, about->ppid);
   try {
-    while (scan(whole)) {
-      wait_for_all(deadline);
-    }
+    freeze_all(whole, deadline);
   } catch (...) {
     // Who was told to stop has to stop before it can be let go.
     try {
@@ -65,24 +63,63 @@ void compel_tree::add(pid_t pid, pid_t ppid) {
   }
 }
 
-bool compel_tree::scan(bool whole) {
+// One look at `task`. True when somebody new was found, who is told to stop.
+bool compel_tree::look_at(compel_task& task) {
+  if (task.seize_new_threads(unsettled_)) {
+    return true;
+  }
+  // All its threads have stopped, so its children are all that it will have, but for orphans it may inherit.
+  children_.clear();
+  task.children(children_);
   bool grew = false;
-  std::vector<pid_t> children;
-  for (std::size_t i = 0; i < tasks_.size(); ++i) {
-    compel_task& task = *tasks_[i];
-    grew = task.seize_new_threads() || grew;
-    if (!whole) {
-      continue;
-    }
-    children.clear();
-    task.children(children);
-    for (const pid_t child : children) {
-      if (by_pid_.count(child) == 0) {
-        add(child, task.pid());
-        grew = true;
-      }
+  for (const pid_t child : children_) {
+    if (by_pid_.count(child) == 0) {
+      add(child, task.pid());
+      grew = true;
     }
   }
+  return grew;
+}
+
+void compel_tree::freeze_all(bool whole, std::uint64_t deadline) {
+  if (!whole) {
+    while (tasks_.front()->seize_new_threads(unsettled_)) {
+      wait_for_all(deadline);
+    }
+    return;
+  }
+  std::size_t first = 0;  // before it all have been looked at standing still
+  do {
+    std::vector<compel_task*> open;
+    for (; first < tasks_.size() || !open.empty();) {
+      for (; first < tasks_.size(); ++first) {
+        open.push_back(tasks_[first].get());
+      }
+      std::vector<compel_task*> again;
+      for (compel_task* task : open) {
+        const std::size_t waiting = unsettled_.size();
+        look_at(*task);
+        if (unsettled_.size() != waiting) {
+          again.push_back(task);
+        }
+      }
+      open = std::move(again);
+      wait_for_all(deadline);
+    }
+    // Somebody who still ran may have left an orphan to one that had been looked at. A process without children has
+    // nobody to inherit from.
+    if (tasks_.size() == 1) {
+      return;
+    }
+  } while (look_again(deadline));
+}
+
+bool compel_tree::look_again(std::uint64_t deadline) {
+  bool grew = false;
+  for (std::size_t i = 0, known = tasks_.size(); i < known; ++i) {
+    grew = look_at(*tasks_[i]) || grew;
+  }
+  wait_for_all(deadline);
   return grew;
 }
 
@@ -92,14 +129,17 @@ void compel_tree::wait_for_all(std::uint64_t deadline) {
   constexpr unsigned polite_rounds = 32;
   constexpr long longest_pause = 2'000'000;
   long pause = 20'000;
-  std::vector<Thread*> unsettled;
-  for (const auto& task : tasks_) {
-    task->settle(unsettled);
-  }
-  for (unsigned round = 0; !unsettled.empty(); ++round) {
+  const auto drop_settled = [this] {
+    unsettled_.erase(std::remove_if(unsettled_.begin(), unsettled_.end(), [](Thread* thread) { return thread->settle(); }),
+                     unsettled_.end());
+  };
+  drop_settled();
+  for (unsigned round = 0; !unsettled_.empty(); ++round) {
     if (now() > deadline) {
-      const auto about = procfs::stat(unsettled.front()->tid());
-      throw base::Error("freeze", unsettled.front()->describe(), ETIMEDOUT,
+      const std::string who = unsettled_.front()->describe();
+      const auto about = procfs::stat(unsettled_.front()->tid());
+      unsettled_.clear();
+      throw base::Error("freeze", who, ETIMEDOUT,
                         about && about->state == 'D'
                             ? "it waits uninterruptibly in the kernel (state D: vfork, or a device or file server)"
                             : "it does not stop");
@@ -111,8 +151,7 @@ void compel_tree::wait_for_all(std::uint64_t deadline) {
       ::nanosleep(&time, nullptr);
       pause = std::min(pause * 2, longest_pause);
     }
-    unsettled.erase(std::remove_if(unsettled.begin(), unsettled.end(), [](Thread* thread) { return thread->settle(); }),
-                    unsettled.end());
+    drop_settled();
   }
 }
 

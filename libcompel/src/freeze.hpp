@@ -15,10 +15,14 @@ struct compel_tree {
 
  private:
   void add(pid_t pid, pid_t ppid);
-  bool scan(bool whole);
+  bool look_at(compel_task& task);
+  bool look_again(std::uint64_t deadline);
+  void freeze_all(bool whole, std::uint64_t deadline);
   void wait_for_all(std::uint64_t deadline);
   void arrange(pid_t root, std::uint64_t deadline);
 
   std::vector<std::unique_ptr<compel_task>> tasks_;
+  std::vector<compel::Thread*> unsettled_;  // told to stop, not yet seen to
+  std::vector<pid_t> children_;
   std::unordered_map<pid_t, compel_task*> by_pid_;
 };

@@ -20,6 +20,19 @@ namespace {
 // A running thread cannot be let go by a tracer that lives. These were told to stop, and will.
 thread_local std::vector<std::unique_ptr<Thread>> stragglers;
 
+// Threads of the kernel's own must not even be told to stop: they do so late, or never. /proc knows them, but it takes
+// longer to ask than all the rest of a seizure; a robust list is a thing that only user code can have registered, and
+// libcs do for every thread.
+bool is_worker(const procfs::TaskDirectory& directory, pid_t tid) {
+  void* list = nullptr;
+  std::size_t size = 0;
+  if (::syscall(SYS_get_robust_list, tid, &list, &size) == 0 && list != nullptr) {
+    return false;
+  }
+  const auto about = directory.stat(tid);
+  return about && about->kernel_worker();
+}
+
 }  // namespace
 
 void compel::release_stragglers() noexcept {
@@ -47,14 +60,10 @@ compel_state compel_task::state() const {
 
 int compel_task::stop_signal() const { return threads_.empty() ? 0 : threads_.front()->stop_signal(); }
 
-bool compel_task::seize_new_threads() {
+bool compel_task::seize_new_threads(std::vector<Thread*>& unsettled) {
   bool grew = false;
   for (const pid_t tid : directory_.threads()) {
-    if (by_tid_.count(tid) != 0) {
-      continue;
-    }
-    const auto about = directory_.stat(tid);
-    if (!about || about->dead() || about->kernel_worker()) {
+    if (by_tid_.count(tid) != 0 || is_worker(directory_, tid)) {
       continue;
     }
     auto thread = std::make_unique<Thread>(pid_, tid, own_child_ && tid == pid_);
@@ -63,18 +72,11 @@ bool compel_task::seize_new_threads() {
     }
     by_tid_[tid] = thread.get();
     threads_.push_back(std::move(thread));
-    was_alive_ = grew = true;
-    threads_.back()->interrupt();
+    unsettled.push_back(threads_.back().get());
+    unsettled.back()->interrupt();
+    grew = true;
   }
   return grew;
-}
-
-void compel_task::settle(std::vector<Thread*>& unsettled) {
-  for (const auto& thread : threads_) {
-    if (!thread->stopped() && !thread->gone() && !thread->settle()) {
-      unsettled.push_back(thread.get());
-    }
-  }
 }
 
 void compel_task::children(std::vector<pid_t>& out) const {

@@ -33,8 +33,7 @@ struct compel_task {
   const std::vector<pid_t>& tids() const { return tids_; }
 
   // For the freezing.
-  bool seize_new_threads();  // true when there were some
-  void settle(std::vector<compel::Thread*>& unsettled);
+  bool seize_new_threads(std::vector<compel::Thread*>& unsettled);  // true when there were some; they are appended
   void children(std::vector<pid_t>& out) const;
   void finish_freezing();  // drops the dead, fixes the order
   bool empty() const { return threads_.empty(); }
@@ -63,7 +62,6 @@ struct compel_task {
   pid_t pid_, ppid_;
   bool own_child_;
   bool released_ = false;
-  bool was_alive_ = false;  // had threads once
   std::vector<std::unique_ptr<compel::Thread>> threads_;
   std::unordered_map<pid_t, compel::Thread*> by_tid_;
   std::vector<pid_t> tids_;

@@ -154,6 +154,7 @@ bool Thread::settle() {
       case Stop::trap:
         stopped_ = true;
         watch_end(false);
+        request(PTRACE_GETREGS, tid_, 0, as_word(&frozen_));
         stop_signal_ = stop.signal_number == SIGTRAP ? 0 : stop.signal_number;
         return true;
       case Stop::system_call:
@@ -202,7 +203,7 @@ const Saved& Thread::saved() {
     throw Gone("read registers", describe(), ESRCH);
   }
   auto fresh = std::make_unique<Saved>();
-  fresh->registers = current_registers();
+  fresh->registers = frozen_;
   fresh->home = fresh->registers;
   if (request(PTRACE_GETSIGMASK, tid_, sizeof fresh->mask, as_word(&fresh->mask)) != 0) {
     throw base::Error("read the signal mask", describe(), errno);
@@ -259,7 +260,7 @@ void Thread::set_home(const user_regs_struct& registers) {
 user_regs_struct Thread::stub_registers() {
   user_regs_struct registers = saved().home;
   bool compat = false;
-  if (arch::restarting(registers)) {
+  if (arch::restarting(registers) && static_cast<std::int64_t>(registers.rax) == arch::restart_block) {
     std::uint8_t instruction[2] = {0, 0};
     const iovec local{instruction, 2}, remote{reinterpret_cast<void*>(registers.rip - 2), 2};
     compat = ::process_vm_readv(tid_, &local, 1, &remote, 1, 0) == 2 && instruction[0] == 0xcd && instruction[1] == 0x80;

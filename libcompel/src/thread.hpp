@@ -94,6 +94,7 @@ class Thread {
   bool own_child_;
   std::uintptr_t options_ = 0;
   bool seized_ = false, stopped_ = false, gone_ = false;
+  user_regs_struct frozen_{};
   int stop_signal_ = 0;
   std::unique_ptr<Saved> saved_;
   std::vector<siginfo_t> held_;  // signals that came while something ran

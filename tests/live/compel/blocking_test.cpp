@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -179,6 +180,7 @@ TEST_CASE("waitpid, with the child frozen too") {
   Victim victim([](Board& board) {
     const pid_t child = ::fork();
     if (child == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       while (board.released == 0) {
         ::syscall(SYS_futex, &board.released, FUTEX_WAIT, 0, nullptr, nullptr, 0);
       }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // Trees in all states: what is found, and that it is left as it was.
 #include <linux/filter.h>
+#include <linux/io_uring.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
@@ -439,6 +440,29 @@ TEST_CASE("no descriptor to spare, no executable memory allowed, no vDSO") {
       CHECK_THROWS_WITH(parasite.give_fd(1), Catch::Contains("descriptors"));
       CHECK(parasite.call("ids") == 7);
     }
+  }
+  victim.board().released = 1;
+  CHECK(victim.join() == 0);
+}
+
+TEST_CASE("the kernel's own io_uring threads are left alone") {
+  Victim victim([](Board& board) {
+    io_uring_params parameters{};
+    parameters.flags = IORING_SETUP_SQPOLL;
+    parameters.sq_thread_idle = 10'000;
+    board.values[0] = ::syscall(SYS_io_uring_setup, 8, &parameters) >= 0 ? 1 : -errno;
+    return patient(board);
+  });
+  victim.wait_ready();
+  if (victim.board().values[0] != 1) {
+    WARN("no io_uring here: errno " << -victim.board().values[0]);
+    return;
+  }
+  REQUIRE(test::status_line(victim.pid(), "Threads") == "2");
+  for (int round = 0; round < 3; ++round) {
+    compel::Tree tree = compel::Tree::freeze(victim.pid());
+    CHECK(tree.root().tids() == std::vector<pid_t>{victim.pid()});
+    CHECK(tree.root().syscall(SYS_getpid) == victim.pid());
   }
   victim.board().released = 1;
   CHECK(victim.join() == 0);

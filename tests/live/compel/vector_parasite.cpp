@@ -12,7 +12,7 @@ void spoil() {
       :
       :
       : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13",
-        "xmm14", "xmm15");
+        "xmm14", "xmm15", "memory");
 }
 
 void spoil_wide() {
@@ -21,7 +21,11 @@ void spoil_wide() {
   if ((b & (1u << 16)) != 0) {
     asm volatile(
         ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
-        " vpternlogd $255, %zmm\\n, %zmm\\n, %zmm\\n\n .endr\n kxnorw %k3, %k3, %k3");
+        " vpternlogd $255, %%zmm\\n, %%zmm\\n, %%zmm\\n\n .endr\n kxnorw %%k3, %%k3, %%k3"
+        :
+        :
+        : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
+          "xmm13", "xmm14", "xmm15", "memory");
   }
 }
 

@@ -4,6 +4,7 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -116,7 +117,8 @@ int busy_process(Board& board) {
   threads.push_back(waiting(5, [&] {
     const pid_t child = ::fork();
     if (child == 0) {
-      while (board.released == 0 && ::getppid() != 1) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      while (board.released == 0) {
         ::syscall(SYS_futex, &board.released, FUTEX_WAIT, 0, nullptr, nullptr, 0);
       }
       ::_exit(3);

@@ -27,7 +27,8 @@ inline std::size_t stub_size() { return static_cast<std::size_t>(compel_stub_end
 // Distance from the system call at the beginning of the stub to the way home without it.
 inline constexpr std::uint64_t stub_home_offset = 2;
 
-inline constexpr long max_signal_set = -1;
+// The result of a call that goes on by restart_syscall; the others in restarting() are made again as they were.
+inline constexpr std::int64_t restart_block = -516;
 
 // Is this the state of a system call which the kernel interrupted and has not decided about yet?
 inline bool restarting(const user_regs_struct& registers) {
@@ -35,7 +36,7 @@ inline bool restarting(const user_regs_struct& registers) {
     return false;
   }
   const auto result = static_cast<std::int64_t>(registers.rax);
-  return result == -512 || result == -513 || result == -514 || result == -516;
+  return result == -512 || result == -513 || result == -514 || result == restart_block;
 }
 
 // What the kernel does to the registers of an interrupted system call when no handler is to run. A thread that goes on
@@ -45,7 +46,7 @@ inline void apply_restart(user_regs_struct& registers, bool compat) {
   if (!restarting(registers)) {
     return;
   }
-  if (static_cast<std::int64_t>(registers.rax) == -516) {
+  if (static_cast<std::int64_t>(registers.rax) == restart_block) {
     registers.rax = compat ? 0 : 219;
   } else {
     registers.rax = registers.orig_rax;
