@@ -72,6 +72,20 @@ int private_flags(const images::vma_entry& vma) {
   return static_cast<int>((vma.flags() & ~static_cast<unsigned>(MAP_LOCKED)) | MAP_FIXED);
 }
 
+// How an area is mapped until it is filled. A large one with nothing to fill in is mapped as it will be: reserved address
+// space of terabytes must not count as memory to be had. Small ones are mapped like their neighbours.
+std::uint32_t filling_protection(const images::vma_entry& vma, const std::vector<Run>& runs) {
+  constexpr std::uint64_t small = 64 << 10;
+  const auto run = std::upper_bound(runs.begin(), runs.end(), vma.start(),
+                                    [](std::uint64_t at, const Run& r) { return at < r.start + r.size; });
+  const bool filled = run != runs.end() && run->start < vma.end();
+  const bool anonymous = (vma.flags() & MAP_ANONYMOUS) != 0;
+  if (filled || (anonymous && vma.end() - vma.start() <= small)) {
+    return vma.prot() | PROT_READ | PROT_WRITE;
+  }
+  return vma.prot();
+}
+
 // One job of reading: a run, or a piece of a large one, into one area.
 struct Job {
   Run run;
@@ -120,55 +134,90 @@ std::uint64_t run_jobs(const std::vector<Job>& jobs, std::uint64_t bytes) {
 void Restored::fill(RestoreContext& context, const TaskImage& task, const Restored* parent) {
   const auto pagemap = Pagemap::read(context.images, image::type::pagemap, task.entry.pid());
   vdso_ = plan_vdso(own_vdso(), task, pagemap);
-  map_beside(context, task, parent);
+  map_beside(context, task, pagemap.runs(), parent);
   read_pages(*context.shared, task, pagemap, parent);
 }
 
-void Restored::map_beside(RestoreContext& context, const TaskImage& task, const Restored* parent) {
+// Finds out what is inherited, and gives the rest places relative to the start of one range. Areas that are near each
+// other stay at the same distance, so that the restorer can move them in one go and that they share page tables; and
+// each keeps its place within a huge page, so that huge pages can be moved as such. Returns the size of the range.
+std::uint64_t Restored::choose_places(const TaskImage& task, const Restored* parent) {
+  constexpr std::uint64_t near = 16 << 20;
   std::uint64_t room = 0;
+  const images::vma_entry* last = nullptr;
   for (const auto& vma : task.mm.vmas()) {
     if (!is_filled(vma)) {
       continue;
     }
-    std::uint64_t at = 0;
     if (parent != nullptr && is_private(vma)) {
       const auto* theirs = parent->find(vma.start());
       if (theirs != nullptr && same_area(*theirs->vma, vma)) {
-        at = theirs->at;
+        parked_.push_back({&vma, theirs->at, true, theirs->prot});
+        continue;
       }
     }
-    parked_.push_back({&vma, at, at != 0});
-    // Keep the place within a huge page, so that huge pages can be moved as such.
-    room += at != 0 ? 0 : vma.end() - vma.start() + huge;
+    if (last == nullptr || vma.start() - last->end() > near) {
+      room = (room + huge - 1) / huge * huge + vma.start() % huge;
+    } else {
+      room += vma.start() - last->end();
+    }
+    parked_.push_back({&vma, room, false, 0});
+    room += vma.end() - vma.start();
+    last = &vma;
   }
+  return room;
+}
+
+void Restored::map_beside(RestoreContext& context, const TaskImage& task, const std::vector<Run>& runs, const Restored* parent) {
+  const auto room = choose_places(task, parent);
   if (room == 0) {
     return;
   }
   Space space;
   space.take(own_mappings());
   space.take(context.needed_addresses);
-  auto next = space.find(room, huge);
+  const auto base = space.find(room, huge);
   // Held as a whole first: nothing else may come to lie between the areas meanwhile.
-  if (::mmap(pointer(next), room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED) {
+  if (::mmap(pointer(base), room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED) {
     throw Error("reserve room for memory", task.name(), errno);
   }
   for (auto& area : parked_) {
-    if (area.at != 0) {
-      continue;
+    if (!area.inherited) {
+      area.at += base;
+      area.prot = filling_protection(*area.vma, runs);
     }
-    const auto& vma = *area.vma;
-    area.at = next + vma.start() % huge;
-    const auto size = vma.end() - vma.start();
-    const int fd = (vma.flags() & MAP_ANONYMOUS) != 0 ? -1 : file_for(context, task, vma);
-    if (::mmap(pointer(area.at), size, static_cast<int>(vma.prot() | PROT_WRITE), private_flags(vma), fd,
-               static_cast<off_t>(fd < 0 ? 0 : vma.pgoff())) == MAP_FAILED) {
-      throw Error("map", where(task, vma), errno);
+  }
+  for (std::size_t first = 0; first < parked_.size();) {
+    std::size_t next = first + 1;
+    while (next < parked_.size() && mapped_alike(parked_[next - 1], parked_[next])) {
+      ++next;
     }
-    next = (area.at + size + huge - 1) / huge * huge;
-    for (const int advice : {MADV_HUGEPAGE, MADV_NOHUGEPAGE}) {
-      if ((vma.madv() >> advice & 1) != 0) {
-        ::madvise(pointer(area.at), size, advice);  // repeated by the restorer, where a failure counts
-      }
+    if (!parked_[first].inherited) {
+      map_run(context, task, first, next);
+    }
+    first = next;
+  }
+}
+
+// Whether one mapping serves both.
+bool Restored::mapped_alike(const Parked& a, const Parked& b) {
+  constexpr std::uint64_t huge_pages = std::uint64_t{1} << MADV_HUGEPAGE | std::uint64_t{1} << MADV_NOHUGEPAGE;
+  return !a.inherited && !b.inherited && (a.vma->flags() & MAP_ANONYMOUS) != 0 && (a.vma->flags() & MAP_GROWSDOWN) == 0 &&
+         a.vma->flags() == b.vma->flags() && a.prot == b.prot && a.vma->end() == b.vma->start() &&
+         a.at + (a.vma->end() - a.vma->start()) == b.at && (a.vma->madv() & huge_pages) == (b.vma->madv() & huge_pages);
+}
+
+void Restored::map_run(const RestoreContext& context, const TaskImage& task, std::size_t first, std::size_t end) {
+  const auto& vma = *parked_[first].vma;
+  const auto size = parked_[end - 1].vma->end() - vma.start();
+  const int fd = (vma.flags() & MAP_ANONYMOUS) != 0 ? -1 : file_for(context, task, vma);
+  if (::mmap(pointer(parked_[first].at), size, static_cast<int>(parked_[first].prot), private_flags(vma), fd,
+             static_cast<off_t>(fd < 0 ? 0 : vma.pgoff())) == MAP_FAILED) {
+    throw Error("map", where(task, vma), errno);
+  }
+  for (const int advice : {MADV_HUGEPAGE, MADV_NOHUGEPAGE}) {
+    if ((vma.madv() >> advice & 1) != 0) {
+      ::madvise(pointer(parked_[first].at), size, advice);  // repeated by the restorer, where a failure counts
     }
   }
 }
@@ -295,7 +344,7 @@ std::vector<restorer::Area> Restored::areas(const RestoreContext& context, const
     if (is_filled(vma)) {
       area.moves = 1;
       area.parked = find(vma.start())->at;
-      area.protect = (vma.prot() & PROT_WRITE) == 0 ? 1 : 0;
+      area.protect = find(vma.start())->prot != vma.prot() ? 1 : 0;
     } else if ((vma.status() & (file_shared | anon_shared)) != 0) {
       area.flags = vma.flags() & ~static_cast<unsigned>(MAP_LOCKED | MAP_ANONYMOUS);
       area.fd = file_for(context, task, vma);
@@ -325,7 +374,12 @@ std::span<std::byte> Restored::saved_vdso() const {
 std::vector<Interval> Restored::parked() const {
   std::vector<Interval> result;
   for (const auto& area : parked_) {
-    result.push_back({area.at, area.at + (area.vma->end() - area.vma->start())});
+    const auto end = area.at + (area.vma->end() - area.vma->start());
+    if (!result.empty() && result.back().end == area.at) {
+      result.back().end = end;
+    } else {
+      result.push_back({area.at, end});
+    }
   }
   return result;
 }

@@ -40,9 +40,13 @@ class Restored {
     const images::vma_entry* vma;
     std::uint64_t at;
     bool inherited;
+    std::uint32_t prot;  // as mapped until it is home
   };
 
-  void map_beside(RestoreContext&, const TaskImage&, const Restored* parent);
+  std::uint64_t choose_places(const TaskImage&, const Restored* parent);
+  void map_beside(RestoreContext&, const TaskImage&, const std::vector<Run>& runs, const Restored* parent);
+  static bool mapped_alike(const Parked&, const Parked&);
+  void map_run(const RestoreContext&, const TaskImage&, std::size_t first, std::size_t end);
   void read_pages(restorer::Shared&, const TaskImage&, const Pagemap&, const Restored* parent);
   const Parked* find(std::uint64_t address) const;
   int file_for(const RestoreContext&, const TaskImage&, const images::vma_entry&);

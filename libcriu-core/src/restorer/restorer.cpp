@@ -107,21 +107,70 @@ void mark_vdso(const Context& context) {
   must(context, "protect the vDSO at", plan->vdso_mark_at, SYS_mprotect, plan->vdso_mark_at, size, PROT_READ | PROT_EXEC);
 }
 
-void restore_area(const Context& context, const Area& area) {
+void move_area(const Context& context, const Area& area) {
   const std::uint64_t size = area.end - area.start;
-  if (area.moves != 0) {
-    if (area.parked != area.start) {
-      must(context, "move a filled area to", area.start, SYS_mremap, area.parked, size, size,
-           MREMAP_MAYMOVE | MREMAP_FIXED, area.start);
+  if (area.parked != area.start) {
+    must(context, "move a filled area to", area.start, SYS_mremap, area.parked, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
+         area.start);
+  }
+}
+
+// Areas that were parked at the distances they had go home together; before 6.17 the kernel refuses to move several
+// mappings in one call, and has moved none then.
+void move_areas(const Context& context, const Area* areas, std::uint32_t count) {
+  for (std::uint32_t first = 0; first < count;) {
+    std::uint32_t next = first + 1;
+    if (areas[first].moves == 0) {
+      first = next;
+      continue;
     }
-  } else {
-    must(context, "map an area at", area.start, SYS_mmap, area.start, size, area.prot, area.flags | MAP_FIXED, area.fd,
-         area.offset);
+    std::uint32_t last = first;
+    for (; next < count; ++next) {
+      if (areas[next].moves != 0) {
+        if (areas[next].parked - areas[next].start != areas[first].parked - areas[first].start) {
+          break;
+        }
+        last = next;
+      }
+    }
+    const std::uint64_t size = areas[last].end - areas[first].start;
+    if (last == first || raw_syscall(SYS_mremap, static_cast<long>(areas[first].parked), static_cast<long>(size),
+                                     static_cast<long>(size), MREMAP_MAYMOVE | MREMAP_FIXED,
+                                     static_cast<long>(areas[first].start)) != static_cast<long>(areas[first].start)) {
+      for (std::uint32_t i = first; i <= last; ++i) {
+        if (areas[i].moves != 0) {
+          move_area(context, areas[i]);
+        }
+      }
+    }
+    first = next;
   }
-  if (area.protect != 0) {
-    must(context, "protect the area at", area.start, SYS_mprotect, area.start, size, area.prot);
+}
+
+void map_area(const Context& context, const Area& area) {
+  must(context, "map an area at", area.start, SYS_mmap, area.start, area.end - area.start, area.prot,
+       area.flags | MAP_FIXED, area.fd, area.offset);
+}
+
+// Neighbours of one protection are protected in one call.
+void protect_areas(const Context& context, const Area* areas, std::uint32_t count) {
+  for (std::uint32_t first = 0; first < count;) {
+    std::uint32_t next = first + 1;
+    if (areas[first].protect != 0) {
+      while (next < count && areas[next].protect != 0 && areas[next].prot == areas[first].prot &&
+             areas[next].start == areas[next - 1].end) {
+        ++next;
+      }
+      must(context, "protect the area at", areas[first].start, SYS_mprotect, areas[first].start,
+           areas[next - 1].end - areas[first].start, areas[first].prot);
+    }
+    first = next;
   }
-  for (unsigned advice = 0; advice < 64; ++advice) {
+}
+
+void advise_area(const Context& context, const Area& area) {
+  const std::uint64_t size = area.end - area.start;
+  for (unsigned advice = 0; area.advice != 0 && advice < 64; ++advice) {
     if ((area.advice >> advice & 1) != 0) {
       must(context, "advise the kernel on the area at", area.start, SYS_madvise, area.start, size, advice);
     }
@@ -136,8 +185,15 @@ void restore_memory(const Context& context) {
   move_vdso(context, &Part::at, &Part::parking);
   unmap_the_rest(context);
   const Area* areas = context.at(plan->areas);
+  move_areas(context, areas, plan->area_count);
   for (std::uint32_t i = 0; i < plan->area_count; ++i) {
-    restore_area(context, areas[i]);
+    if (areas[i].moves == 0) {
+      map_area(context, areas[i]);
+    }
+  }
+  protect_areas(context, areas, plan->area_count);
+  for (std::uint32_t i = 0; i < plan->area_count; ++i) {
+    advise_area(context, areas[i]);
   }
   const Range* guards = context.at(plan->guards);
   for (std::uint32_t i = 0; i < plan->guard_count; ++i) {
