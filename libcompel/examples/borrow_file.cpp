@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 // Makes another process open a file, with its rights and its view of the file system, and prints what it sees.
 //   borrow_file PID PATH
-#include <compel/compel.hpp>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <compel/compel.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

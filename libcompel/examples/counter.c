@@ -22,7 +22,8 @@ int main(int argc, char** argv) {
   if (compel_seize(atoi(argv[1]), NULL, &tree) < 0) {
     return failed();
   }
-  if (compel_load(compel_tree_task(tree, 0), &counter_blob, sizeof(long), &parasite) < 0 || compel_start(parasite) < 0) {
+  if (compel_load(compel_tree_task(tree, 0), &counter_blob, sizeof(long), &parasite) < 0 ||
+      compel_start(parasite) < 0) {
     return failed(); /* and the task goes on, because we end */
   }
   for (long i = 1; i <= atol(argv[2]); ++i) {

@@ -29,7 +29,8 @@ int freeze(pid_t pid, bool whole, const compel_options* options, compel_tree** o
       throw base::Error("seize", "compel_options", EINVAL, "size is not set");
     }
     compel::release_stragglers();
-    const unsigned timeout = options == nullptr || options->timeout_seconds == 0 ? default_timeout : options->timeout_seconds;
+    const unsigned timeout =
+        options == nullptr || options->timeout_seconds == 0 ? default_timeout : options->timeout_seconds;
     *out = new compel_tree(pid, whole, timeout);
   });
 }

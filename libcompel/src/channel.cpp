@@ -101,8 +101,8 @@ void compel_parasite::lock_life() {
   std::size_t size = 0;
   base::check(static_cast<int>(::syscall(SYS_get_robust_list, 0, &head, &size)), "get_robust_list");
   const std::uintptr_t entry = reinterpret_cast<std::uintptr_t>(head->next) & ~std::uintptr_t{1};
-  const std::uintptr_t offset = entry + static_cast<std::uintptr_t>(head->futex_offset) -
-                                reinterpret_cast<std::uintptr_t>(control_);
+  const std::uintptr_t offset =
+      entry + static_cast<std::uintptr_t>(head->futex_offset) - reinterpret_cast<std::uintptr_t>(control_);
   if (offset > sizeof control_->mutex - sizeof(std::uint32_t)) {
     unlock_life();
     throw base::Error("find the lock word of a robust mutex", "", EOPNOTSUPP, "this libc keeps its list another way");

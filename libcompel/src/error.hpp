@@ -14,8 +14,8 @@ class Gone : public base::Error {
   using base::Error::Error;
 };
 
-// Remembers the failure in flight as the calling thread's last one. Returns the negative errno for it. To be called in a
-// catch block.
+// Remembers the failure in flight as the calling thread's last one. Returns the negative errno for it. To be called in
+// a catch block.
 int remember_failure() noexcept;
 
 // Runs what a C function is made of.

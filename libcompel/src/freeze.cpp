@@ -124,14 +124,15 @@ bool compel_tree::look_again(std::uint64_t deadline) {
 }
 
 void compel_tree::wait_for_all(std::uint64_t deadline) {
-  // The kernel has no wait with a timeout for a ptrace stop, short of taking over SIGCHLD of the program we are part of.
-  // Nearly every thread stops while the others are still being told to; for the rest it is asked ever less often.
+  // The kernel has no wait with a timeout for a ptrace stop, short of taking over SIGCHLD of the program we are part
+  // of. Nearly every thread stops while the others are still being told to; for the rest it is asked ever less often.
   constexpr unsigned polite_rounds = 32;
   constexpr long longest_pause = 2'000'000;
   long pause = 20'000;
   const auto drop_settled = [this] {
-    unsettled_.erase(std::remove_if(unsettled_.begin(), unsettled_.end(), [](Thread* thread) { return thread->settle(); }),
-                     unsettled_.end());
+    unsettled_.erase(
+        std::remove_if(unsettled_.begin(), unsettled_.end(), [](Thread* thread) { return thread->settle(); }),
+        unsettled_.end());
   };
   drop_settled();
   for (unsigned round = 0; !unsettled_.empty(); ++round) {
@@ -216,8 +217,8 @@ void compel_tree::release(compel_final final_state) {
       task->kill_threads();
     }
   }
-  // Children first: the init of a pid namespace dies only after everybody in it has been reaped, and a parent should not
-  // see a child that is not yet as it was.
+  // Children first: the init of a pid namespace dies only after everybody in it has been reaped, and a parent should
+  // not see a child that is not yet as it was.
   for (auto task = tasks_.rbegin(); task != tasks_.rend(); ++task) {
     try {
       final_state == COMPEL_KILL ? (*task)->reap() : (*task)->release(final_state);

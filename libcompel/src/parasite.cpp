@@ -31,10 +31,10 @@ constexpr std::size_t most_threads_at_once = 64;
 constexpr std::size_t pages(std::size_t size) { return (size + page - 1) & ~(page - 1); }
 
 void check_blob(const compel_blob& blob, const std::string& object) {
-  const char* wrong = blob.abi != COMPEL_BLOB_ABI                                  ? "made for another version of libcompel"
-                      : blob.size > blob.mem_size || blob.data_offset % page != 0  ? "broken"
-                      : blob.data_offset == 0 || blob.data_offset > blob.mem_size  ? "broken"
-                                                                                   : nullptr;
+  const char* wrong = blob.abi != COMPEL_BLOB_ABI ? "made for another version of libcompel"
+                      : blob.size > blob.mem_size || blob.data_offset % page != 0 ? "broken"
+                      : blob.data_offset == 0 || blob.data_offset > blob.mem_size ? "broken"
+                                                                                  : nullptr;
   if (wrong != nullptr) {
     throw base::Error("load a blob", object, EINVAL, std::string("the blob is ") + wrong);
   }
@@ -128,13 +128,12 @@ void compel_parasite::place(const compel_blob& blob) {
   const std::uint64_t start = base_ + stubs_size_;
   for (std::uint64_t i = 0; i < blob.relocation_count; ++i) {
     const compel_relocation& entry = blob.relocations[i];
-    if (entry.offset > blob.mem_size - 8 ||
-        (entry.offset < blob.data_offset && entry.offset + 8 > blob.data_offset)) {
+    if (entry.offset > blob.mem_size - 8 || (entry.offset < blob.data_offset && entry.offset + 8 > blob.data_offset)) {
       throw base::Error("load a blob", procfs::describe(task_->pid()), EINVAL, "a relocation lies outside of it");
     }
     const std::uint64_t value = start + static_cast<std::uint64_t>(entry.addend);
-    std::memcpy(entry.offset < blob.data_offset ? code + entry.offset : data + (entry.offset - blob.data_offset), &value,
-                sizeof value);
+    std::memcpy(entry.offset < blob.data_offset ? code + entry.offset : data + (entry.offset - blob.data_offset),
+                &value, sizeof value);
   }
   control_ = reinterpret_cast<compel_control*>(data + control_at_);
   shared_ = reinterpret_cast<char*>(data) + shared_at_;

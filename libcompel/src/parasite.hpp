@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 // A blob inside a task.
 //
-// In the task, in one stretch:   stubs of threads | blob code   || blob data | control | slots | stacks | xsave | shared area
+// In the task, in one stretch:   stubs of threads | blob code   || blob data | control | slots | stacks | xsave |
+// shared area
 //                                      r-x, one object          ||                 rw-, another object
 // The master maps the same two objects by opening them through /proc/PID/map_files, so the task spends no descriptor.
 #pragma once

@@ -145,7 +145,7 @@ std::vector<Area> areas(pid_t pid) {
     area.write = at[2] == 'w';
     area.execute = at[3] == 'x';
     area.shared = at[4] == 's';
-    std::strtoull(at + 6, &at, 16);                 // offset
+    std::strtoull(at + 6, &at, 16);                    // offset
     at = const_cast<char*>(std::strchr(at + 1, ' '));  // device
     area.file = std::strtoull(at, &at, 10) != 0;
     area.name = at + std::strspn(at, " ");

@@ -47,7 +47,8 @@ void write_memory(int mem, std::uint64_t address, const void* buffer, std::size_
   while (size != 0) {
     const ssize_t done = ::pwrite(mem, from, size, static_cast<off_t>(address));
     if (done <= 0) {
-      throw base::Error("write memory", "address " + std::to_string(address), done < 0 && errno != EIO ? errno : EFAULT);
+      throw base::Error("write memory", "address " + std::to_string(address),
+                        done < 0 && errno != EIO ? errno : EFAULT);
     }
     from += done;
     address += static_cast<std::uint64_t>(done);

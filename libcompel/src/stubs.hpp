@@ -5,7 +5,6 @@
 #include <sys/types.h>
 
 #include <arch/stub.hpp>
-
 #include <cstdint>
 #include <vector>
 

@@ -36,8 +36,9 @@ bool is_worker(const procfs::TaskDirectory& directory, pid_t tid) {
 }  // namespace
 
 void compel::release_stragglers() noexcept {
-  stragglers.erase(std::remove_if(stragglers.begin(), stragglers.end(), [](const auto& thread) { return thread->detach(); }),
-                   stragglers.end());
+  stragglers.erase(
+      std::remove_if(stragglers.begin(), stragglers.end(), [](const auto& thread) { return thread->detach(); }),
+      stragglers.end());
 }
 
 compel_task::compel_task(pid_t pid, pid_t ppid)
@@ -98,8 +99,7 @@ void compel_task::finish_freezing() {
     }
   }
   threads_ = std::move(alive);
-  std::stable_partition(threads_.begin(), threads_.end(),
-                        [this](const auto& thread) { return thread->tid() == pid_; });
+  std::stable_partition(threads_.begin(), threads_.end(), [this](const auto& thread) { return thread->tid() == pid_; });
   tids_.clear();
   for (const auto& thread : threads_) {
     tids_.push_back(thread->tid());
@@ -131,6 +131,22 @@ compel::Stub compel_task::place_stub(Thread& thread, std::uint64_t unmap_base) {
   return stubs_.place(pid_, memory(), threads_, compel::make_stub(home, thread.saved().mask, unmap_base));
 }
 
+// Entry and exit of the call that the stub makes, and the same again when it was interrupted and starts anew.
+static std::int64_t catch_result(Thread& thread) {
+  for (bool entered = false;;) {
+    if (thread.next(PTRACE_SYSCALL).kind != Stop::system_call) {
+      continue;
+    }
+    entered = !entered;
+    if (!entered) {
+      const user_regs_struct after = thread.current_registers();
+      if (!arch::restarting(after)) {
+        return static_cast<std::int64_t>(after.rax);
+      }
+    }
+  }
+}
+
 std::int64_t compel_task::run_syscall(Thread& thread, long number, const std::uint64_t arguments[6]) {
   if (parasite != nullptr && parasite->inside(thread)) {
     throw base::Error("run a system call", thread.describe(), EBUSY, "it is inside a resident parasite");
@@ -138,31 +154,26 @@ std::int64_t compel_task::run_syscall(Thread& thread, long number, const std::ui
   compel::Stub stub = place_stub(thread, 0);
   thread.borrow(stub.address());
   thread.set_registers(arch::stub_call(thread.saved().home, stub.address(), number, arguments));
-  // Entry and exit of the call, and the same again when it was interrupted and starts anew.
-  user_regs_struct after{};
-  for (bool entered = false;;) {
-    if (thread.next(PTRACE_SYSCALL).kind != Stop::system_call) {
-      continue;
+  try {
+    const std::int64_t result = catch_result(thread);
+    // Its own registers must be set in a trap stop: there the kernel still looks at what an interrupted call is to do.
+    thread.interrupt();
+    while (thread.next(PTRACE_CONT).kind != Stop::trap) {
     }
-    entered = !entered;
-    if (!entered) {
-      after = thread.current_registers();
-      if (!arch::restarting(after)) {
-        break;
-      }
-    }
+    thread.give_back(stub.address());
+    return result;
+  } catch (const compel::Crash&) {
+    // SIGSYS: a filter that we may not suspend, or syscall user dispatch, has refused the call.
+    thread.stop_crashed();
+    thread.give_back(stub.address());
+    throw;
   }
-  // Its own registers must be set in a trap stop: there the kernel still looks at what an interrupted call is to do.
-  thread.interrupt();
-  while (thread.next(PTRACE_CONT).kind != Stop::trap) {
-  }
-  thread.give_back(stub.address());
-  return static_cast<std::int64_t>(after.rax);
 }
 
 int compel_task::take_fd(int remote_fd) {
   if (!pidfd_) {
-    pidfd_.reset(base::check(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)), "pidfd_open", procfs::describe(pid_)));
+    pidfd_.reset(
+        base::check(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)), "pidfd_open", procfs::describe(pid_)));
   }
   return base::check(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd_.get(), remote_fd, 0)), "take descriptor",
                      "fd " + std::to_string(remote_fd) + " of " + procfs::describe(pid_));

@@ -7,7 +7,6 @@
 #include <sys/wait.h>
 
 #include <arch/stub.hpp>
-
 #include <cstring>
 
 #include "procfs.hpp"
@@ -83,9 +82,9 @@ bool Thread::seize() {
   return true;
 }
 
-// The kernel does not report the end of a leader before all other threads are reaped, and those wait for us while we wait
-// for the leader. So, while we wait for it, its end is to be reported when it begins. Not at other times: a kill of a
-// frozen task should not depend on us.
+// The kernel does not report the end of a leader before all other threads are reaped, and those wait for us while we
+// wait for the leader. So, while we wait for it, its end is to be reported when it begins. Not at other times: a kill
+// of a frozen task should not depend on us.
 std::uintptr_t Thread::watch_end() const { return tid_ == pid_ ? PTRACE_O_TRACEEXIT : 0; }
 
 void Thread::watch_end(bool on) {
@@ -263,7 +262,8 @@ user_regs_struct Thread::stub_registers() {
   if (arch::restarting(registers) && static_cast<std::int64_t>(registers.rax) == arch::restart_block) {
     std::uint8_t instruction[2] = {0, 0};
     const iovec local{instruction, 2}, remote{reinterpret_cast<void*>(registers.rip - 2), 2};
-    compat = ::process_vm_readv(tid_, &local, 1, &remote, 1, 0) == 2 && instruction[0] == 0xcd && instruction[1] == 0x80;
+    compat =
+        ::process_vm_readv(tid_, &local, 1, &remote, 1, 0) == 2 && instruction[0] == 0xcd && instruction[1] == 0x80;
   }
   arch::apply_restart(registers, compat);
   return registers;
@@ -337,8 +337,8 @@ bool Thread::is_fault(const siginfo_t& info) {
 }
 
 // SIGSTOP, which nobody can block, takes effect at once: the kernel then notes that the task is in a job-control stop
-// (which a SIGCONT may end meanwhile), the thread runs on for us all the same, and the stop becomes real, and known to the
-// parent, when we let go. Anything else is a signal for faults that somebody has sent; it waits until then.
+// (which a SIGCONT may end meanwhile), the thread runs on for us all the same, and the stop becomes real, and known to
+// the parent, when we let go. Anything else is a signal for faults that somebody has sent; it waits until then.
 int Thread::pass_or_hold() {
   const siginfo_t info = signal_info();
   if (is_fault(info)) {

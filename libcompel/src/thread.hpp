@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 // One seized thread: its stops, what it was when it was frozen, and how it is made to run something else and put back.
 //
-// The rule of all here: at no moment may a thread have registers or a signal mask which would be wrong if its tracer were
-// gone the next. What is to be restored lies ready in a stub in the task (see arch/x86/compel/stub.S) before the thread
-// is touched.
+// The rule of all here: at no moment may a thread have registers or a signal mask which would be wrong if its tracer
+// were gone the next. What is to be restored lies ready in a stub in the task (see arch/x86/compel/stub.S) before the
+// thread is touched.
 #pragma once
 
 #include <compel/compel.h>
@@ -22,7 +22,8 @@ namespace compel {
 
 struct Stop {
   enum Kind { none, gone, trap, system_call, signal } kind = none;
-  int signal_number = 0;  // of a signal that is about to be delivered; of a trap: what stopped the whole task, or SIGTRAP
+  int signal_number =
+      0;  // of a signal that is about to be delivered; of a trap: what stopped the whole task, or SIGTRAP
 };
 
 // How a thread was when it was frozen.
@@ -60,7 +61,8 @@ class Thread {
   user_regs_struct stub_registers();
 
   void keep_vectors();
-  // From its own registers to the way home with signals blocked (but for faults). From there on it may be given any registers.
+  // From its own registers to the way home with signals blocked (but for faults). From there on it may be given any
+  // registers.
   void borrow(std::uint64_t stub);
   void set_registers(const user_regs_struct& registers);
   user_regs_struct current_registers() const;
@@ -70,10 +72,10 @@ class Thread {
   void resume(int request, int signal_number = 0);
   // Resumes until something happens other than a signal, which is held back. Throws Gone, or Crash.
   Stop next(int request);
-  Stop poll();                        // what has happened, without waiting; held signals handled
-  void await_trap();                  // after interrupt()
-  void stop_inside();                 // interrupts it and waits for the trap
-  void stop_crashed();                // the same after a Crash
+  Stop poll();          // what has happened, without waiting; held signals handled
+  void await_trap();    // after interrupt()
+  void stop_inside();   // interrupts it and waits for the trap
+  void stop_crashed();  // the same after a Crash
 
   // Whether the crash of a run (a synchronous fault) is what the thread stopped for.
   static bool is_fault(const siginfo_t& info);

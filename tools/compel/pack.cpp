@@ -73,16 +73,26 @@ class Program {
 
 std::string relocation_name(std::uint64_t type) {
   switch (type) {
-    case R_X86_64_64: return "R_X86_64_64";
-    case R_X86_64_PC32: return "R_X86_64_PC32";
-    case R_X86_64_COPY: return "R_X86_64_COPY";
-    case R_X86_64_GLOB_DAT: return "R_X86_64_GLOB_DAT";
-    case R_X86_64_JUMP_SLOT: return "R_X86_64_JUMP_SLOT";
-    case R_X86_64_DTPMOD64: return "R_X86_64_DTPMOD64";
-    case R_X86_64_DTPOFF64: return "R_X86_64_DTPOFF64";
-    case R_X86_64_TPOFF64: return "R_X86_64_TPOFF64";
-    case R_X86_64_IRELATIVE: return "R_X86_64_IRELATIVE";
-    default: return "of type " + std::to_string(type);
+    case R_X86_64_64:
+      return "R_X86_64_64";
+    case R_X86_64_PC32:
+      return "R_X86_64_PC32";
+    case R_X86_64_COPY:
+      return "R_X86_64_COPY";
+    case R_X86_64_GLOB_DAT:
+      return "R_X86_64_GLOB_DAT";
+    case R_X86_64_JUMP_SLOT:
+      return "R_X86_64_JUMP_SLOT";
+    case R_X86_64_DTPMOD64:
+      return "R_X86_64_DTPMOD64";
+    case R_X86_64_DTPOFF64:
+      return "R_X86_64_DTPOFF64";
+    case R_X86_64_TPOFF64:
+      return "R_X86_64_TPOFF64";
+    case R_X86_64_IRELATIVE:
+      return "R_X86_64_IRELATIVE";
+    default:
+      return "of type " + std::to_string(type);
   }
 }
 
@@ -94,8 +104,8 @@ void refuse_startup_code(const Program& program) {
       continue;
     }
     const std::string& name = program.section_name(i);
-    if (section.sh_type == SHT_INIT_ARRAY || section.sh_type == SHT_PREINIT_ARRAY || name.rfind(".init_array", 0) == 0 ||
-        name.rfind(".ctors", 0) == 0) {
+    if (section.sh_type == SHT_INIT_ARRAY || section.sh_type == SHT_PREINIT_ARRAY ||
+        name.rfind(".init_array", 0) == 0 || name.rfind(".ctors", 0) == 0) {
       throw Refused("section " + name + ": static constructors would never run");
     }
     if ((section.sh_flags & SHF_TLS) != 0) {
@@ -185,8 +195,7 @@ Blob read_program(const std::vector<unsigned char>& elf) {
   Blob blob;
   read_image(program, blob);
   read_relocations(program, blob);
-  std::sort(blob.symbols.begin(), blob.symbols.end(),
-            [](const Symbol& a, const Symbol& b) { return a.name < b.name; });
+  std::sort(blob.symbols.begin(), blob.symbols.end(), [](const Symbol& a, const Symbol& b) { return a.name < b.name; });
   return blob;
 }
 

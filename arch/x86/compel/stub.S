@@ -2,15 +2,15 @@
 /*
  * The stub: one system call, then the way home.
  *
- * It is copied into bytes of the task which nobody runs. A thread which is made to run something foreign gets its return
- * address into this code. As long as its tracer lives, the tracer catches the thread before it comes to the way home and
- * sets its registers itself. When the tracer is gone, nobody catches it, and the thread walks home alone: it puts back
- * its signal mask and its registers, and goes on where it was.
+ * It is copied into bytes of the task which nobody runs. A thread which is made to run something foreign gets its
+ * return address into this code. As long as its tracer lives, the tracer catches the thread before it comes to the
+ * way home and sets its registers itself. When the tracer is gone, nobody catches it, and the thread walks home
+ * alone: it puts back its signal mask and its registers, and goes on where it was.
  *
- * Three things are peculiar. The stub lies in memory that is not writable for the task, so rsp may point into it (to pop
- * the flags) only while all signals are blocked: a signal frame cannot be pushed there. From the moment the signal mask
- * is back, rsp is the thread's own and a handler may run between any two instructions. And behind the flags no
- * instruction may be used that changes them; the system call keeps them.
+ * Three things are peculiar. The stub lies in memory that is not writable for the task, so rsp may point into it (to
+ * pop the flags) only while all signals are blocked: a signal frame cannot be pushed there. From the moment the
+ * signal mask is back, rsp is the thread's own and a handler may run between any two instructions. And behind the
+ * flags no instruction may be used that changes them; the system call keeps them.
  */
         .section .rodata
         .balign 16

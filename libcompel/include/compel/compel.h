@@ -62,9 +62,9 @@ struct compel_options {
  * Stops `root` and all its descendants with all their threads, and fills *out. Tasks which vanish meanwhile are left
  * out; io_uring and other kernel workers among the threads are left alone. On failure everything goes on as it was.
  * Errors: -ESRCH no such process, -EBUSY a task is traced already (the text names the tracer), -EPERM,
- * -ETIMEDOUT a thread did not stop in time (the text names it and its state), -EOPNOTSUPP no /proc/PID/task/TID/children.
- * A thread which cannot be stopped cannot be let go either before it stops: after -ETIMEDOUT the next compel_freeze,
- * compel_seize or compel_release of the calling thread does that, or its end.
+ * -ETIMEDOUT a thread did not stop in time (the text names it and its state), -EOPNOTSUPP no
+ * /proc/PID/task/TID/children. A thread which cannot be stopped cannot be let go either before it stops: after
+ * -ETIMEDOUT the next compel_freeze, compel_seize or compel_release of the calling thread does that, or its end.
  */
 int compel_freeze(pid_t root, const struct compel_options* options, compel_tree** out);
 
@@ -106,8 +106,9 @@ size_t compel_task_threads(const compel_task* task, const pid_t** tids);
 /* Lets one task of the tree go, for good, before the others. */
 int compel_task_release(compel_task* task, enum compel_final final_state);
 
-/* General registers of thread `tid` as they were at the freeze, whatever has been run in it since. An interrupted system
- * call shows as orig_rax >= 0 and rax one of -ERESTARTSYS (-512), NOINTR (-513), NOHAND (-514), RESTARTBLOCK (-516). */
+/* General registers of thread `tid` as they were at the freeze, whatever has been run in it since. An interrupted
+ * system call shows as orig_rax >= 0 and rax one of -ERESTARTSYS (-512), NOINTR (-513), NOHAND (-514), RESTARTBLOCK
+ * (-516). */
 int compel_registers(compel_task* task, pid_t tid, struct user_regs_struct* out);
 
 /* Makes the thread go on with these registers when it is released. */
@@ -118,8 +119,8 @@ int compel_set_registers(compel_task* task, pid_t tid, const struct user_regs_st
 int compel_signal_mask(compel_task* task, pid_t tid, uint64_t* out);
 
 struct compel_rseq_info {
-  uint64_t pointer;          /* the registered area, 0 when there is none */
-  uint32_t size;             /* of the area, bytes */
+  uint64_t pointer; /* the registered area, 0 when there is none */
+  uint32_t size;    /* of the area, bytes */
   uint32_t signature;
   uint64_t critical_section; /* rseq_cs of the area at the freeze, 0 when there was none */
   uint64_t start;            /* of that section, address */
@@ -129,9 +130,9 @@ struct compel_rseq_info {
 };
 
 /*
- * Restartable sequence of a thread as at the freeze. Being stopped counts as a disturbance, so the kernel moves a thread
- * that was `inside` to abort_ip as soon as it runs; libcompel does the same for a thread in which it has run something
- * (the kernel has then cleared rseq_cs already). Who restores the thread elsewhere has to do it by hand.
+ * Restartable sequence of a thread as at the freeze. Being stopped counts as a disturbance, so the kernel moves a
+ * thread that was `inside` to abort_ip as soon as it runs; libcompel does the same for a thread in which it has run
+ * something (the kernel has then cleared rseq_cs already). Who restores the thread elsewhere has to do it by hand.
  * Errors: -EOPNOTSUPP before Linux 5.13.
  */
 int compel_rseq(compel_task* task, pid_t tid, struct compel_rseq_info* out);
@@ -140,8 +141,8 @@ int compel_rseq(compel_task* task, pid_t tid, struct compel_rseq_info* out);
  * Runs one system call in thread `tid` (0: the leader) and stores what the kernel returned (a negative errno when it
  * failed there) in *result. Signals stay blocked meanwhile. The result of the function itself tells whether it was run.
  * Errors: -EOPNOTSUPP 32-bit task, or no room for the few bytes of code; -ESRCH the task died; -EBUSY the thread is
- * inside a resident parasite. Not to be used for calls that never return (exit, execve, rt_sigreturn) or that end in two
- * tasks (fork, clone).
+ * inside a resident parasite. Not to be used for calls that never return (exit, execve, rt_sigreturn) or that end in
+ * two tasks (fork, clone).
  */
 int compel_syscall(compel_task* task, pid_t tid, long number, const uint64_t arguments[6], int64_t* result);
 
@@ -157,7 +158,8 @@ int compel_take_fd(compel_task* task, int remote_fd);
 /*
  * Loads a blob and an area of data_size bytes (rounded up to pages) which both sides see. Costs the task no descriptor;
  * no page of it is ever writable and executable at once. A task has at most one parasite.
- * Errors: -EINVAL blob of another ABI or not linked with the runtime; -EEXIST; -ENOMEM, -EPERM ... from the task's mmap.
+ * Errors: -EINVAL blob of another ABI or not linked with the runtime; -EEXIST; -ENOMEM, -EPERM ... from the task's
+ * mmap.
  */
 int compel_load(compel_task* task, const struct compel_blob* blob, size_t data_size, compel_parasite** out);
 

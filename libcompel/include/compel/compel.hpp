@@ -92,7 +92,8 @@ class Parasite {
   std::vector<long> call_in_threads(const std::vector<pid_t>& tids, const char* entry, std::size_t argument_offset = 0,
                                     std::size_t argument_stride = 0) {
     std::vector<long> results(tids.size());
-    check(compel_call_threads(handle_, tids.data(), tids.size(), entry, argument_offset, argument_stride, results.data()));
+    check(compel_call_threads(handle_, tids.data(), tids.size(), entry, argument_offset, argument_stride,
+                              results.data()));
     return results;
   }
 

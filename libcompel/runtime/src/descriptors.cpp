@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only
-#include "internal.hpp"
-
 #include <linux/errno.h>
+
+#include "internal.hpp"
 
 namespace compel::rt {
 namespace {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 #pragma once
 
-#include <compel/parasite.hpp>
 #include <compel/runtime_abi.h>
+
+#include <compel/parasite.hpp>
 
 namespace compel::rt {
 

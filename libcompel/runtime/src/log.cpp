@@ -65,8 +65,8 @@ const char* convert(Line& line, const char* format, Arguments& list) {
     }
     case 'u':
     case 'x':
-      line.number(wide ? va_arg(list.values, unsigned long) : va_arg(list.values, unsigned), *format == 'u' ? 10 : 16, false,
-                  width, fill);
+      line.number(wide ? va_arg(list.values, unsigned long) : va_arg(list.values, unsigned), *format == 'u' ? 10 : 16,
+                  false, width, fill);
       break;
     case 'p':
       line.put('0');

@@ -2,12 +2,13 @@
 // What a thread does between coming in and leaving: it runs commands, and watches whether its master still lives.
 //
 // Both are told by one futex, the lock word of the robust mutex that the master's thread holds. Its thread id goes when
-// the master dies; its bit 30 (which the kernel gives a meaning only together with the id 0) is flipped by the master for
-// each command, so that a waiter which has seen the old word cannot sleep over it. Bit 31 asks the kernel for the wake-up.
-#include "internal.hpp"
-
+// the master dies; its bit 30 (which the kernel gives a meaning only together with the id 0) is flipped by the master
+// for each command, so that a waiter which has seen the old word cannot sleep over it. Bit 31 asks the kernel for the
+// wake-up.
 #include <linux/errno.h>
 #include <linux/futex.h>
+
+#include "internal.hpp"
 
 namespace compel::rt {
 

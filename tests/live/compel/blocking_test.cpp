@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// Every kind of blocking call: frozen, entered, and let go again, it must go on as if nothing had been, and take the time
-// it was asked to.
+// Every kind of blocking call: frozen, entered, and let go again, it must go on as if nothing had been, and take the
+// time it was asked to.
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
@@ -150,7 +150,8 @@ TEST_CASE("futex with and without a timeout") {
       });
     }
     board.ready++;
-    return ::syscall(SYS_futex, &board.released, FUTEX_WAIT, 0, nullptr, nullptr, 0) == 0 && board.released == 1 ? 0 : 1;
+    return ::syscall(SYS_futex, &board.released, FUTEX_WAIT, 0, nullptr, nullptr, 0) == 0 && board.released == 1 ? 0
+                                                                                                                 : 1;
   });
   intrude_all(victim, SYS_futex, timeout ? SYS_restart_syscall : SYS_futex);
   if (!timeout) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // The controlling process is killed at every step it makes. The task has to go on as if nothing had happened.
 //
-// A step is a boundary of a system call: the test traces the controller and ends it at its N-th one, for all N. All that
-// a controller can do to others goes through system calls or through the shared memory between two of them.
+// A step is a boundary of a system call: the test traces the controller and ends it at its N-th one, for all N. All
+// that a controller can do to others goes through system calls or through the shared memory between two of them.
 #include <signal.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>

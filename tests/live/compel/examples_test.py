@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""The examples of libcompel do what they say, and the packer refuses what it must: examples_test.py BORROW COUNTER COMPEL."""
+"""The examples of libcompel do what they say, and the packer refuses what it must.
+
+examples_test.py BORROW COUNTER COMPEL
+"""
 import os
 import subprocess
 import sys
@@ -50,8 +53,8 @@ with tempfile.TemporaryDirectory() as folder:
         file.write(done.stdout)
     include = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../libcompel/include")
     for language in ("c", "c++"):
-        subprocess.run(["c++", "-x", language, "-fsyntax-only", "-I" + include, os.path.join(folder, "use.c")], check=True,
-                       stderr=subprocess.DEVNULL)
+        subprocess.run(["c++", "-x", language, "-fsyntax-only", "-I" + include, os.path.join(folder, "use.c")],
+                       check=True, stderr=subprocess.DEVNULL)
     refused = pack(built("int f(); struct A { A(); int x; }; A::A() : x(f()) {} A a; int f() { return 3; }"))
     assert refused.returncode == 1 and "static constructors" in refused.stderr, refused
     refused = pack(built("thread_local int x = 1; int* f() { return &x; }"))

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <compel/compel.hpp>
 #include <chrono>
+#include <compel/compel.hpp>
 #include <cstddef>
 #include <map>
 #include <thread>
@@ -332,7 +332,8 @@ TEST_CASE("who is traced already is named, and nobody is left stopped") {
   });
   tracer.wait_ready();
   CHECK_THROWS_WITH(compel::Tree::freeze(victim.pid()),
-                    Catch::Contains(std::to_string(victim.pid())) && Catch::Contains("traced by task " + std::to_string(tracer.pid())));
+                    Catch::Contains(std::to_string(victim.pid())) &&
+                        Catch::Contains("traced by task " + std::to_string(tracer.pid())));
   compel_tree* raw = nullptr;
   CHECK(compel_seize(victim.pid(), nullptr, &raw) == -EBUSY);
   CHECK(compel_seize(999999999, nullptr, &raw) == -ESRCH);
@@ -359,7 +360,8 @@ TEST_CASE("who cannot be stopped is named after the timeout") {
   victim.wait_ready();
   compel::Options options;
   options.timeout_seconds = 1;
-  CHECK_THROWS_WITH(compel::Tree::freeze(victim.pid(), options), Catch::Contains(std::to_string(victim.pid())) && Catch::Contains("vfork"));
+  CHECK_THROWS_WITH(compel::Tree::freeze(victim.pid(), options),
+                    Catch::Contains(std::to_string(victim.pid())) && Catch::Contains("vfork"));
   victim.board().released = 1;
   // It stops as soon as it can, and is let go by the next call.
   REQUIRE(test::eventually([&] {
@@ -420,7 +422,8 @@ TEST_CASE("no descriptor to spare, no executable memory allowed, no vDSO") {
     } else {
       const std::string text = test::proc_text(::getpid(), "maps");
       const std::size_t line = text.rfind('\n', text.find("[vdso]")) + 1;
-      const auto begin = std::stoull(text.substr(line, 12), nullptr, 16), end = std::stoull(text.substr(line + 13, 12), nullptr, 16);
+      const auto begin = std::stoull(text.substr(line, 12), nullptr, 16),
+                 end = std::stoull(text.substr(line + 13, 12), nullptr, 16);
       ::munmap(reinterpret_cast<void*>(begin), end - begin);
     }
     board.ready++;
@@ -443,6 +446,35 @@ TEST_CASE("no descriptor to spare, no executable memory allowed, no vDSO") {
   }
   victim.board().released = 1;
   CHECK(victim.join() == 0);
+}
+
+TEST_CASE("a call that is refused by a signal leaves the task as it was") {
+  // Syscall user dispatch turns each call outside of a range into SIGSYS.
+  static volatile char selector;
+  Victim victim([](Board& board) {
+    board.values[0] = ::prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0, &selector);
+    board.ready++;
+    selector = 1;
+    while (board.released == 0) {
+    }
+    selector = 0;
+    return 3;
+  });
+  victim.wait_ready();
+  if (victim.board().values[0] != 0) {
+    WARN("no syscall user dispatch here");
+    return;
+  }
+  for (int round = 0; round < 3; ++round) {
+    compel::Tree tree = compel::Tree::freeze(victim.pid());
+    char blocks = 0;
+    tree.root().read(reinterpret_cast<std::uint64_t>(&selector), &blocks, 1);
+    if (blocks == 1) {
+      CHECK_THROWS_WITH(tree.root().syscall(SYS_getpid), Catch::Contains("Bad system call"));
+    }
+  }
+  victim.board().released = 1;
+  CHECK(victim.join() == 3);
 }
 
 TEST_CASE("the kernel's own io_uring threads are left alone") {
@@ -515,7 +547,8 @@ TEST_CASE("a restartable sequence is aborted when it was entered") {
         "1: lock incl %[ready]\n jmp 1b\n"
         "2: nop\n"
         "5:\n"
-        : [rounds] "+r"(rounds), [ready] "+m"(board.ready), [released] "+m"(board.released), [aborted] "+m"(board.values[1])
+        : [rounds] "+r"(rounds), [ready] "+m"(board.ready), [released] "+m"(board.released),
+          [aborted] "+m"(board.values[1])
         : [section] "r"(&section), [pointer] "r"(pointer)
         : "rax", "rcx", "memory");
     *pointer = 0;

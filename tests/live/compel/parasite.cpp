@@ -4,10 +4,10 @@
 
 namespace {
 
-int counter = 40;                         // lies in .data
-int* const where = &counter;              // needs a relocation
-const char* const words[] = {"no", "yes"};  // and so do these
-long untouched[100];                      // lies in .bss
+int counter = 40;                              // lies in .data
+int* volatile where = &counter;                // needs a relocation
+const char* volatile words[] = {"no", "yes"};  // and so do these
+long untouched[100];                           // lies in .bss
 
 }  // namespace
 

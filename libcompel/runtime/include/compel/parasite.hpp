@@ -9,7 +9,6 @@
 #pragma once
 
 #include <compel/syscall.hpp>
-
 #include <cstddef>
 #include <cstdint>
 
@@ -27,8 +26,8 @@ std::size_t strlen(const char* text);
 
 namespace compel::rt {
 
-// Appends one line to the log which the master drains; a newline is added. Knows %s %c %d %u %x %p %% and the lengths l,
-// ll, z; d, u, x may have a width with leading zeros ("%08x"). Outside of a parasite the line goes nowhere.
+// Appends one line to the log which the master drains; a newline is added. Knows %s %c %d %u %x %p %% and the lengths
+// l, ll, z; d, u, x may have a width with leading zeros ("%08x"). Outside of a parasite the line goes nowhere.
 __attribute__((format(printf, 1, 2))) void log(const char* format, ...);
 
 // The same into a buffer; returns the length without the terminating zero, at most size - 1.

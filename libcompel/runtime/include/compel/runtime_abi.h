@@ -32,7 +32,7 @@ struct compel_control {
   int32_t channel[2];      /* the descriptor channel: the task's end, the master's end; -1 when closed */
   uint32_t log_head;       /* bytes ever written to the ring */
   uint32_t log_reserved;
-  uint64_t data;           /* address of the shared area in the task */
+  uint64_t data; /* address of the shared area in the task */
   uint64_t data_size;
   uint8_t log[COMPEL_LOG_SIZE];
 };
@@ -51,7 +51,7 @@ struct compel_slot {
   uint64_t stub;       /* the way home */
   uint64_t unmap_base; /* what is to be unmapped on the way home; size 0: nothing */
   uint64_t unmap_size;
-  uint64_t xsave;      /* where to keep vector state; 0: the blob leaves it alone */
+  uint64_t xsave; /* where to keep vector state; 0: the blob leaves it alone */
   uint64_t reserved[7];
 };
 
