@@ -84,7 +84,8 @@ bool run(const std::string& path, const Actions& actions, Environment& environme
   std::string name = path;
   char* const arguments[] = {name.data(), nullptr};
   pid_t pid = 0;
-  if (const int error = ::posix_spawnp(&pid, path.c_str(), actions.files(), actions.attributes(), arguments, environment.data())) {
+  if (const int error =
+          ::posix_spawnp(&pid, path.c_str(), actions.files(), actions.attributes(), arguments, environment.data())) {
     LOG_ERROR("can't run script {}: {}", path, std::strerror(error));
     return false;
   }
@@ -111,18 +112,30 @@ bool run(const std::string& path, const Actions& actions, Environment& environme
 
 const char* event_name(Event event) {
   switch (event) {
-    case Event::pre_stream: return "pre-stream";
-    case Event::pre_dump: return "pre-dump";
-    case Event::network_lock: return "network-lock";
-    case Event::post_dump: return "post-dump";
-    case Event::pre_restore: return "pre-restore";
-    case Event::setup_namespaces: return "setup-namespaces";
-    case Event::post_setup_namespaces: return "post-setup-namespaces";
-    case Event::post_restore: return "post-restore";
-    case Event::network_unlock: return "network-unlock";
-    case Event::pre_resume: return "pre-resume";
-    case Event::post_resume: return "post-resume";
-    case Event::status_ready: return "status-ready";
+    case Event::pre_stream:
+      return "pre-stream";
+    case Event::pre_dump:
+      return "pre-dump";
+    case Event::network_lock:
+      return "network-lock";
+    case Event::post_dump:
+      return "post-dump";
+    case Event::pre_restore:
+      return "pre-restore";
+    case Event::setup_namespaces:
+      return "setup-namespaces";
+    case Event::post_setup_namespaces:
+      return "post-setup-namespaces";
+    case Event::post_restore:
+      return "post-restore";
+    case Event::network_unlock:
+      return "network-unlock";
+    case Event::pre_resume:
+      return "pre-resume";
+    case Event::post_resume:
+      return "post-resume";
+    case Event::status_ready:
+      return "status-ready";
   }
   return "";
 }
@@ -145,8 +158,9 @@ void run_scripts(const Options& options, Event event, const ScriptContext& conte
   }
   LOG_ERROR("One of more action scripts failed");
   if (can_veto(event)) {
-    throw ScriptFailed(event, event == Event::pre_dump ? "Pre dump script failed" : std::string(event_name(event)) + " script failed",
-                       failed);
+    throw ScriptFailed(
+        event, event == Event::pre_dump ? "Pre dump script failed" : std::string(event_name(event)) + " script failed",
+        failed);
   }
 }
 

@@ -18,7 +18,9 @@ using base::Error;
 namespace {
 
 // A directory with an older inventory must not pass for a checkpoint while it is being overwritten.
-void unseal(const image::Directory& images) { ::unlinkat(images.fd(), image::file_name(image::type::inventory).c_str(), 0); }
+void unseal(const image::Directory& images) {
+  ::unlinkat(images.fd(), image::file_name(image::type::inventory).c_str(), 0);
+}
 
 // The inventory comes last: a directory without one is no checkpoint.
 void seal(const DumpContext& context, const task::Ids& ids) {
@@ -49,7 +51,8 @@ void stop_at_obstacles(const DumpContext& context) {
   throw Error("cannot dump", fmt::format("{} things are in the way:{}", context.obstacles.size(), all), 0);
 }
 
-void save_memory(DumpContext& context, const task::FrozenTree& tree, std::vector<task::SavedTask>& saved, memory::PageStats& stats) {
+void save_memory(DumpContext& context, const task::FrozenTree& tree, std::vector<task::SavedTask>& saved,
+                 memory::PageStats& stats) {
   for (std::size_t i = 0; i < saved.size(); ++i) {
     const auto& task = tree.tasks()[i];
     if (task.state != TaskState::dead) {

@@ -90,7 +90,10 @@ void set_ghost_limit(Options& options, const Given& given) {
     invalid(given);
   }
   const std::string_view unit(end, value.data() + value.size());
-  const unsigned shift = unit.find('K') != unit.npos ? 10 : unit.find('M') != unit.npos ? 20 : unit.find('G') != unit.npos ? 30 : 0;
+  const unsigned shift = unit.find('K') != unit.npos   ? 10
+                         : unit.find('M') != unit.npos ? 20
+                         : unit.find('G') != unit.npos ? 30
+                                                       : 0;
   if (size > (UINT64_MAX >> shift)) {
     invalid(given);
   }
@@ -288,7 +291,8 @@ bool listed(std::string_view words, std::string_view word) {
 }
 
 void remember_not_yet(Options& options, const OptionInfo& option, const Given& given) {
-  const bool harmless = option.harmless_value != nullptr && given.value != nullptr && listed(option.harmless_value, given.value);
+  const bool harmless =
+      option.harmless_value != nullptr && given.value != nullptr && listed(option.harmless_value, given.value);
   if (given.on && !harmless) {
     options.not_yet.insert(option.name);
   } else {

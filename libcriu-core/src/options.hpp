@@ -31,23 +31,23 @@ enum Command : unsigned {
 };
 
 struct Options {
-  pid_t tree = 0;                      // -t
-  std::string images_dir = ".";        // -D
-  std::string work_dir;                // -W; empty: the image directory
-  std::string log_file;                // -o; empty: stderr; "-": stdout
-  bool log_pid = false;                // restored tasks log to files of their own
-  int verbosity = 2;                   // -v
+  pid_t tree = 0;                               // -t
+  std::string images_dir = ".";                 // -D
+  std::string work_dir;                         // -W; empty: the image directory
+  std::string log_file;                         // -o; empty: stderr; "-": stdout
+  bool log_pid = false;                         // restored tasks log to files of their own
+  int verbosity = 2;                            // -v
   FinalState final_state = FinalState::killed;  // -s, -R (a restore knows stopped and running)
-  bool detach = false;                 // -d
-  bool sibling = false;                // -S
+  bool detach = false;                          // -d
+  bool sibling = false;                         // -S
   std::string pidfile;
-  bool shell_job = false;              // -j
+  bool shell_job = false;  // -j
   bool link_remap = false;
   std::uint64_t ghost_limit = 1 << 20;  // bytes, allocated
   bool ghost_fiemap = true;
   bool file_locks = false;
-  unsigned timeout = 10;               // seconds for freezing; 0: none
-  bool exec_after = false;             // --exec-cmd; the words are the caller's
+  unsigned timeout = 10;    // seconds for freezing; 0: none
+  bool exec_after = false;  // --exec-cmd; the words are the caller's
   std::vector<std::string> exec_cmd;
   bool display_stats = false;
   std::vector<std::string> action_scripts;

@@ -26,8 +26,8 @@ base::Fd RestoreContext::internal(base::Fd fd) const {
   if (fd.get() >= first_internal_fd) {
     return fd;
   }
-  return base::Fd(base::check(::fcntl(fd.get(), F_DUPFD_CLOEXEC, first_internal_fd), "move a descriptor out of the way", {},
-                              "the limit on open files is too low for the descriptors of this tree"));
+  return base::Fd(base::check(::fcntl(fd.get(), F_DUPFD_CLOEXEC, first_internal_fd), "move a descriptor out of the way",
+                              {}, "the limit on open files is too low for the descriptors of this tree"));
 }
 
 pid_t restore(const Options& options) {
@@ -37,7 +37,8 @@ pid_t restore(const Options& options) {
   auto checkpoint = read_checkpoint(images);
   adopt_session(checkpoint, options.shell_job);
   task::Family family(checkpoint);
-  RestoreContext context{.options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
+  RestoreContext context{
+      .options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
   run_scripts(options, Event::pre_restore, {context.images.fd(), 0});
   task::Master master(context, family);  // the memory shared with the tasks, the gates of the stages
   context.shared_objects.restore(context);

@@ -9,7 +9,9 @@ namespace criu {
 namespace {
 
 std::string time_line(const char* what, std::uint32_t us) { return fmt::format("{}: {} us\n", what, us); }
-std::string page_line(const char* what, std::uint64_t pages) { return fmt::format("{}: {} ({:#x})\n", what, pages, pages); }
+std::string page_line(const char* what, std::uint64_t pages) {
+  return fmt::format("{}: {} ({:#x})\n", what, pages, pages);
+}
 
 void write(const Options& options, const image::Type& type, const images::stats_entry& entry) {
   image::Directory(work_dir(options)).put(type, 0, entry);

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include "memory/pages.hpp"
+
 #include <fcntl.h>
 #include <pagemap.pb.h>
 #include <sys/mman.h>
@@ -11,7 +13,6 @@
 #include "base/error.hpp"
 #include "image/directory.hpp"
 #include "memory/page_writer.hpp"
-#include "memory/pages.hpp"
 
 namespace image = criu::image;
 namespace memory = criu::memory;
@@ -58,7 +59,8 @@ TEST_CASE("written pages come back in order, whatever the number of workers") {
   const auto file = dir.create_raw(image::type::pages, 1);
   const auto mem = base::Fd(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
   const std::uint64_t pages = GENERATE(3U, 700U, 5000U);  // one piece; several; enough for two workers
-  auto* at = static_cast<std::byte*>(::mmap(nullptr, pages * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* at = static_cast<std::byte*>(
+      ::mmap(nullptr, pages * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   REQUIRE(at != MAP_FAILED);
   std::uint64_t full = 0;
   for (std::uint64_t i = 0; i < pages; ++i) {
@@ -91,14 +93,16 @@ TEST_CASE("memory that may not be read is read all the same, and zeros are kept 
   image::Directory dir(scratch.path);
   const auto file = dir.create_raw(image::type::pages, 1);
   const auto mem = base::Fd(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
-  auto* at = static_cast<std::byte*>(::mmap(nullptr, 4 * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* at = static_cast<std::byte*>(
+      ::mmap(nullptr, 4 * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   REQUIRE(at != MAP_FAILED);
   std::memset(at, 7, page_size);
   std::memset(at + page_size, 0, 3 * page_size);
   REQUIRE(::mprotect(at, 4 * page_size, PROT_NONE) == 0);
   const auto start = reinterpret_cast<std::uint64_t>(at);
   memory::PageWriter writer(::getpid(), mem.get(), file.get());
-  const auto written = writer.write({{start, start + 2 * page_size, false, false, 4}, {start + 2 * page_size, start + 4 * page_size, false, false, 4}});
+  const auto written = writer.write({{start, start + 2 * page_size, false, false, 4},
+                                     {start + 2 * page_size, start + 4 * page_size, false, false, 4}});
   CHECK(writer.bytes() == 4 * page_size);
   REQUIRE(written.size() == 2);  // entries end where areas do
   CHECK(written[0].pages == 2);

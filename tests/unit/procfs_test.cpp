@@ -106,7 +106,8 @@ TEST_CASE("limits agree with what the kernel tells this process itself") {
 
 TEST_CASE("the page map shows touched pages, not untouched ones nor the zero page") {
   constexpr std::size_t page = 4096, pages = 16;
-  auto* at = static_cast<char*>(::mmap(nullptr, page * pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* at =
+      static_cast<char*>(::mmap(nullptr, page * pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   REQUIRE(at != MAP_FAILED);
   ::madvise(at, page * pages, MADV_NOHUGEPAGE);
   at[3 * page] = 1;

@@ -104,8 +104,9 @@ void print_short_usage() {
 
 void print_long_usage() {
   print_synopsis();
-  std::printf("\nOptions with [no-] are switched off by their --no- form. Configuration files hold them one a line,\n"
-              "without the dashes: /etc/criu/default.conf, $HOME/.criu/default.conf, $CRIU_CONFIG_FILE.\n");
+  std::printf(
+      "\nOptions with [no-] are switched off by their --no- form. Configuration files hold them one a line,\n"
+      "without the dashes: /etc/criu/default.conf, $HOME/.criu/default.conf, $CRIU_CONFIG_FILE.\n");
   const auto names = groups();
   for (const auto* group : names) {
     print_group(group, true);

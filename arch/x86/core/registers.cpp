@@ -38,7 +38,17 @@ constexpr std::size_t legacy_size = 512;
 constexpr std::size_t header_at = 512;
 constexpr std::size_t mxcsr_mask_at = 28;
 
-enum Component : unsigned { x87 = 0, sse = 1, ymm = 2, bndregs = 3, bndcsr = 4, opmask = 5, zmm_hi256 = 6, hi16_zmm = 7, pkru = 9 };
+enum Component : unsigned {
+  x87 = 0,
+  sse = 1,
+  ymm = 2,
+  bndregs = 3,
+  bndcsr = 4,
+  opmask = 5,
+  zmm_hi256 = 6,
+  hi16_zmm = 7,
+  pkru = 9
+};
 
 struct Place {
   std::size_t offset, size;
@@ -46,7 +56,8 @@ struct Place {
 
 constexpr unsigned most_components = 32;
 
-// Where a component lies on this CPU; size 0: it has none. Asked once: under a hypervisor each CPUID costs microseconds.
+// Where a component lies on this CPU; size 0: it has none. Asked once: under a hypervisor each CPUID costs
+// microseconds.
 Place place_of(unsigned component) {
   static const auto places = [] {
     std::array<Place, most_components> all{};
@@ -103,7 +114,8 @@ void restore_component(std::vector<std::byte>& area, unsigned component, const F
   if (place.size != field.size() * sizeof(T) || place.offset + place.size > area.size()) {
     throw Error("cannot restore vector registers",
                 fmt::format("component {} has {} bytes in the image and {} on this CPU", component,
-                            field.size() * sizeof(T), place.size), 0, "this CPU differs from the one of the dump");
+                            field.size() * sizeof(T), place.size),
+                0, "this CPU differs from the one of the dump");
   }
   for (int i = 0; i < field.size(); ++i) {
     store<T>(area, place.offset + static_cast<std::size_t>(i) * sizeof(T), field.Get(i));
@@ -220,8 +232,8 @@ std::uint32_t xstate_to_request(std::uint64_t permitted) {
 
 namespace {
 
-constexpr std::uint64_t known_components = 1U << x87 | 1U << sse | 1U << ymm | 1U << bndregs | 1U << bndcsr | 1U << opmask |
-                                           1U << zmm_hi256 | 1U << hi16_zmm | 1U << pkru;
+constexpr std::uint64_t known_components = 1U << x87 | 1U << sse | 1U << ymm | 1U << bndregs | 1U << bndcsr |
+                                           1U << opmask | 1U << zmm_hi256 | 1U << hi16_zmm | 1U << pkru;
 
 void save_unknown(const std::vector<std::byte>& area, images::thread_extension& extension) {
   const auto present = load<std::uint64_t>(area, header_at) & ~known_components;
@@ -240,7 +252,10 @@ std::uint64_t restore_unknown(std::vector<std::byte>& area, const images::thread
   for (const auto& component : extension.xstate()) {
     const auto place = place_of(component.number());
     if (place.size == 0 || place.size != component.contents().size() || place.offset + place.size > area.size()) {
-      throw Error("cannot restore vector registers", fmt::format("this CPU has no XSAVE component {} of {} bytes", component.number(), component.contents().size()), 0);
+      throw Error("cannot restore vector registers",
+                  fmt::format("this CPU has no XSAVE component {} of {} bytes", component.number(),
+                              component.contents().size()),
+                  0);
     }
     std::memcpy(area.data() + place.offset, component.contents().data(), place.size);
     present |= std::uint64_t{1} << component.number();
@@ -264,7 +279,8 @@ long number_before_restart(const user_regs_struct& regs, const ReadMemory& memor
     std::uint32_t number = 0;
     std::memcpy(&number, code + at + 1, sizeof number);
     constexpr unsigned char mov_eax = 0xb8;
-    if (code[at] == mov_eax && (number == SYS_nanosleep || number == SYS_clock_nanosleep || number == SYS_poll || number == SYS_futex)) {
+    if (code[at] == mov_eax &&
+        (number == SYS_nanosleep || number == SYS_clock_nanosleep || number == SYS_poll || number == SYS_futex)) {
       return number;
     }
   }
@@ -294,10 +310,11 @@ Interrupted save_registers(const Registers& registers, const ReadMemory& memory,
   auto interrupted = Interrupted::none;
   if (static_cast<long>(general.orig_rax) >= 0) {
     const auto result = -static_cast<long>(general.rax);
-    if (result == erestartsys || result == erestartnointr || result == erestartnohand || result == erestart_restartblock) {
-      // The last of them goes on with the rest of its time, which the kernel has noted in a place nobody can read. Where
-      // the caller has it written to memory it is saved; else the call is issued again in full, since a program that
-      // was never sent a signal does not expect EINTR.
+    if (result == erestartsys || result == erestartnointr || result == erestartnohand ||
+        result == erestart_restartblock) {
+      // The last of them goes on with the rest of its time, which the kernel has noted in a place nobody can read.
+      // Where the caller has it written to memory it is saved; else the call is issued again in full, since a program
+      // that was never sent a signal does not expect EINTR.
       auto number = static_cast<long>(general.orig_rax);
       if (result == erestart_restartblock) {
         if (number == SYS_restart_syscall) {
@@ -351,8 +368,8 @@ Interrupted save_registers(const Registers& registers, const ReadMemory& memory,
 
 namespace {
 
-// The thread was put to sleep again in the restorer, with what was left. Stopped in that sleep, it goes on sleeping by the
-// kernel's own means; when the time was over before, the call is done.
+// The thread was put to sleep again in the restorer, with what was left. Stopped in that sleep, it goes on sleeping by
+// the kernel's own means; when the time was over before, the call is done.
 void resume_sleep(user_regs_struct& general, bool asleep) {
   const auto number = general.rax;
   general.rip += 2;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only
-// A thread's registers between the kernel (ptrace) and its core image: the one file of the architecture that knows images.
+// A thread's registers between the kernel (ptrace) and its core image: the one file of the architecture that knows
+// images.
 #pragma once
 
 #include <core.pb.h>
@@ -27,8 +28,8 @@ enum class Interrupted {
 // Reads the registers of a stopped thread. `general` is passed when the caller has them from the freeze.
 std::vector<std::byte> read_extended(pid_t tid);
 
-// Fills thread_info. An interrupted system call is turned into the state in which it will be issued again. `memory` reads
-// the task's memory, for calls whose arguments matter.
+// Fills thread_info. An interrupted system call is turned into the state in which it will be issued again. `memory`
+// reads the task's memory, for calls whose arguments matter.
 using ReadMemory = std::function<bool(std::uint64_t address, void* into, std::size_t size)>;
 Interrupted save_registers(const Registers&, const ReadMemory& memory, images::core_entry&);
 
@@ -46,8 +47,8 @@ bool enters_sleep(pid_t tid);
 // rest of its interrupted sleep. Errors name the thread.
 void restore_registers(pid_t tid, const images::core_entry&, bool asleep);
 
-// A process gets the use of some XSAVE components (AMX tiles) on request only. Of those a process had permission for, the
-// one that this process lacks and has to ask for; 0: none.
+// A process gets the use of some XSAVE components (AMX tiles) on request only. Of those a process had permission for,
+// the one that this process lacks and has to ask for; 0: none.
 std::uint32_t xstate_to_request(std::uint64_t permitted);
 
 }  // namespace criu::arch

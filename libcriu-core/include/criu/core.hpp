@@ -91,7 +91,9 @@ struct Verdict {
 
 inline Verdict check(const Options& options) {
   Verdict verdict{};
-  const auto say = [](const char* line, void* lines) { static_cast<std::vector<std::string>*>(lines)->emplace_back(line); };
+  const auto say = [](const char* line, void* lines) {
+    static_cast<std::vector<std::string>*>(lines)->emplace_back(line);
+  };
   verdict.good = detail::call(criu_core_check, options.get(), static_cast<void (*)(const char*, void*)>(say),
                               static_cast<void*>(&verdict.lines)) == 1;
   return verdict;

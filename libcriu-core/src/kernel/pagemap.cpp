@@ -35,10 +35,13 @@ constexpr std::uint64_t entry_present = std::uint64_t{1} << 63, entry_swapped = 
                         entry_file = std::uint64_t{1} << 61, entry_guard = std::uint64_t{1} << 58;
 
 // A marker looks like a swap entry of a type that no swap device has: write-protection, poison, guard. No contents.
-bool is_marker(std::uint64_t entry) { return (entry & entry_present) == 0 && (entry & entry_swapped) != 0 && (entry & 31) == 31; }
+bool is_marker(std::uint64_t entry) {
+  return (entry & entry_present) == 0 && (entry & entry_swapped) != 0 && (entry & 31) == 31;
+}
 
 void append(std::vector<PageRegion>& to, const PageRegion& region) {
-  if (!to.empty() && to.back().end == region.start && to.back().file == region.file && to.back().guard == region.guard) {
+  if (!to.empty() && to.back().end == region.start && to.back().file == region.file &&
+      to.back().guard == region.guard) {
     to.back().end = region.end;
   } else {
     to.push_back(region);
@@ -100,7 +103,8 @@ void PageScanner::scan_entries(std::uint64_t start, std::uint64_t end, std::vect
   std::vector<std::uint64_t> entries(std::min<std::uint64_t>(16384, (end - start) / page));
   for (auto at = start; at < end;) {
     const auto count = std::min<std::uint64_t>(entries.size(), (end - at) / page);
-    const auto got = check(::pread(fd_.get(), entries.data(), count * 8, static_cast<off_t>(at / page * 8)), "read the page map");
+    const auto got =
+        check(::pread(fd_.get(), entries.data(), count * 8, static_cast<off_t>(at / page * 8)), "read the page map");
     if (got == 0) {
       return;
     }

@@ -108,11 +108,14 @@ std::string read_file(int dir, const char* name, const std::string& what) {
   }
 }
 
-std::string Task::read(const char* name) const { return read_file(dir_.get(), name, fmt::format("/proc/{}/{}", pid_, name)); }
+std::string Task::read(const char* name) const {
+  return read_file(dir_.get(), name, fmt::format("/proc/{}/{}", pid_, name));
+}
 
 std::string Task::link(const char* name) const {
   std::string target(4096, '\0');
-  const auto got = check(::readlinkat(dir_.get(), name, target.data(), target.size()), "read link", fmt::format("/proc/{}/{}", pid_, name));
+  const auto got = check(::readlinkat(dir_.get(), name, target.data(), target.size()), "read link",
+                         fmt::format("/proc/{}/{}", pid_, name));
   target.resize(static_cast<std::size_t>(got));
   return target;
 }
@@ -309,14 +312,22 @@ std::vector<Timer> parse_timers(std::string_view text) {
 
 std::vector<Limit> parse_limits(std::string_view text) {
   static const std::map<std::string_view, int> number_of = {
-      {"Max cpu time", RLIMIT_CPU},          {"Max file size", RLIMIT_FSIZE},
-      {"Max data size", RLIMIT_DATA},        {"Max stack size", RLIMIT_STACK},
-      {"Max core file size", RLIMIT_CORE},   {"Max resident set", RLIMIT_RSS},
-      {"Max processes", RLIMIT_NPROC},       {"Max open files", RLIMIT_NOFILE},
-      {"Max locked memory", RLIMIT_MEMLOCK}, {"Max address space", RLIMIT_AS},
-      {"Max file locks", RLIMIT_LOCKS},      {"Max pending signals", RLIMIT_SIGPENDING},
-      {"Max msgqueue size", RLIMIT_MSGQUEUE}, {"Max nice priority", RLIMIT_NICE},
-      {"Max realtime priority", RLIMIT_RTPRIO}, {"Max realtime timeout", RLIMIT_RTTIME},
+      {"Max cpu time", RLIMIT_CPU},
+      {"Max file size", RLIMIT_FSIZE},
+      {"Max data size", RLIMIT_DATA},
+      {"Max stack size", RLIMIT_STACK},
+      {"Max core file size", RLIMIT_CORE},
+      {"Max resident set", RLIMIT_RSS},
+      {"Max processes", RLIMIT_NPROC},
+      {"Max open files", RLIMIT_NOFILE},
+      {"Max locked memory", RLIMIT_MEMLOCK},
+      {"Max address space", RLIMIT_AS},
+      {"Max file locks", RLIMIT_LOCKS},
+      {"Max pending signals", RLIMIT_SIGPENDING},
+      {"Max msgqueue size", RLIMIT_MSGQUEUE},
+      {"Max nice priority", RLIMIT_NICE},
+      {"Max realtime priority", RLIMIT_RTPRIO},
+      {"Max realtime timeout", RLIMIT_RTTIME},
   };
   std::vector<Limit> limits(RLIM_NLIMITS, Limit{RLIM_INFINITY, RLIM_INFINITY});
   Scanner lines(text);
@@ -327,7 +338,8 @@ std::vector<Limit> parse_limits(std::string_view text) {
         continue;
       }
       Scanner scan(line.substr(name.size()));
-      for (auto* value : {&limits[static_cast<std::size_t>(number)].soft, &limits[static_cast<std::size_t>(number)].hard}) {
+      for (auto* value :
+           {&limits[static_cast<std::size_t>(number)].soft, &limits[static_cast<std::size_t>(number)].hard}) {
         scan.blanks();
         *value = scan.accept("unlimited") ? RLIM_INFINITY : scan.need<std::uint64_t>();
       }

@@ -60,7 +60,7 @@ struct Status {
   std::uint32_t umask = 0;
   bool has_umask = false;
   pid_t tracer = 0;
-  std::vector<pid_t> ns_pid;   // in each pid namespace, the outermost first
+  std::vector<pid_t> ns_pid;  // in each pid namespace, the outermost first
   std::vector<pid_t> ns_pgid, ns_sid;
   std::uint64_t signals_blocked = 0;
 };
@@ -85,8 +85,8 @@ struct Timer {
   int id = 0;
   int signo = 0;
   std::uint64_t value = 0;
-  int notify = 0;    // SIGEV_*
-  pid_t tid = 0;     // of SIGEV_THREAD_ID
+  int notify = 0;  // SIGEV_*
+  pid_t tid = 0;   // of SIGEV_THREAD_ID
   int clock = 0;
 };
 std::vector<Timer> parse_timers(std::string_view text);

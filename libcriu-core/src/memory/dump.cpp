@@ -28,13 +28,14 @@ enum PagemapFlags : std::uint32_t { pe_lazy = 2, pe_present = 4 };
 constexpr unsigned map_droppable = 0x08;  // MAP_DROPPABLE, 6.11
 
 std::string where(const procfs::Task& task, const Area& area) {
-  return fmt::format("area {:x}-{:x} of task {}{}{}", area.start, area.end, task.pid(), area.name.empty() ? "" : ": ", area.name);
+  return fmt::format("area {:x}-{:x} of task {}{}{}", area.start, area.end, task.pid(), area.name.empty() ? "" : ": ",
+                     area.name);
 }
 
 // The advice that shows as a VmFlag, by the number of the madvise call that gives it.
 std::uint64_t advice_of(const Area& area) {
   std::uint64_t advice = 0;
-  const auto add = [&](const char (&flag)[3], int number) {
+  const auto add = [&](const char(&flag)[3], int number) {
     if (area.has(flag)) {
       advice |= std::uint64_t{1} << number;
     }
@@ -128,7 +129,8 @@ class AreaSaver {
     vma.set_end(area.end);
     vma.set_pgoff((flags & MAP_ANONYMOUS) != 0 ? 0 : area.offset);
     vma.set_shmid(0);
-    vma.set_prot((area.readable ? PROT_READ : 0) | (area.writable ? PROT_WRITE : 0) | (area.executable ? PROT_EXEC : 0));
+    vma.set_prot((area.readable ? PROT_READ : 0) | (area.writable ? PROT_WRITE : 0) |
+                 (area.executable ? PROT_EXEC : 0));
     vma.set_flags(flags);
     vma.set_status(status);
     vma.set_fd(-1);
@@ -235,7 +237,8 @@ void save_pages(DumpContext& context, const procfs::Task& task, std::uint64_t nu
   const auto began = clock::now();
   auto sorted = stack_pointers;
   std::sort(sorted.begin(), sorted.end());
-  sorted.erase(std::unique(sorted.begin(), sorted.end(), [](auto a, auto b) { return a / page_size == b / page_size; }), sorted.end());
+  sorted.erase(std::unique(sorted.begin(), sorted.end(), [](auto a, auto b) { return a / page_size == b / page_size; }),
+               sorted.end());
   const auto regions = PageScanner(task).scan(0, task_size());
   const auto sources = choose_pages(mm, regions, sorted);
   add_guards(regions, mm);
@@ -264,7 +267,9 @@ void save_pages(DumpContext& context, const procfs::Task& task, std::uint64_t nu
     image.write(entry);
   }
   image.finish();
-  const auto us = [](auto duration) { return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count()); };
+  const auto us = [](auto duration) {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count());
+  };
   stats.collect_us += us(collected - began);
   stats.write_us += us(clock::now() - collected);
 }

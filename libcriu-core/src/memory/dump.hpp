@@ -26,10 +26,11 @@ struct PageStats {
 };
 
 // Fills mm.vmas (but for guard ranges, which need the page map). What cannot be saved becomes an obstacle.
-void save_areas(DumpContext&, files::Collector&, const procfs::Task&, const std::vector<procfs::Area>&, images::mm_entry&);
+void save_areas(DumpContext&, files::Collector&, const procfs::Task&, const std::vector<procfs::Area>&,
+                images::mm_entry&);
 
 // Writes pagemap-<number> and its pages, and adds guard ranges to mm. `stack_pointers`: one per thread.
-void save_pages(DumpContext&, const procfs::Task&, std::uint64_t number, const std::vector<std::uint64_t>& stack_pointers,
-                images::mm_entry&, PageStats&);
+void save_pages(DumpContext&, const procfs::Task&, std::uint64_t number,
+                const std::vector<std::uint64_t>& stack_pointers, images::mm_entry&, PageStats&);
 
 }  // namespace criu::memory

@@ -68,7 +68,8 @@ bool all_zero(const std::byte* page) {
 
 class Job {
  public:
-  Job(pid_t pid, int mem, int file, std::vector<Piece> pieces) : pid_(pid), mem_(mem), file_(file), pieces_(std::move(pieces)) {}
+  Job(pid_t pid, int mem, int file, std::vector<Piece> pieces)
+      : pid_(pid), mem_(mem), file_(file), pieces_(std::move(pieces)) {}
 
   void run(bool parallel) {
     std::thread helper;
@@ -152,8 +153,8 @@ class Job {
           continue;
         }
         const auto address = part.start + done;
-        if (!mine.empty() && mine.back().start + mine.back().pages * page_size == address && mine.back().flags == part.source->flags &&
-            address != part.source->start) {
+        if (!mine.empty() && mine.back().start + mine.back().pages * page_size == address &&
+            mine.back().flags == part.source->flags && address != part.source->start) {
           ++mine.back().pages;
         } else {
           mine.push_back({address, 1, part.source->flags});
@@ -179,7 +180,8 @@ class Job {
   void append(const std::vector<Written>& more) {
     for (const auto& entry : more) {
       auto* last = written.empty() ? nullptr : &written.back();
-      if (last != nullptr && last->start + last->pages * page_size == entry.start && last->flags == entry.flags && !starts_source(entry.start)) {
+      if (last != nullptr && last->start + last->pages * page_size == entry.start && last->flags == entry.flags &&
+          !starts_source(entry.start)) {
         last->pages += entry.pages;
       } else {
         written.push_back(entry);
@@ -189,7 +191,8 @@ class Job {
 
   // Entries do not go across the border between two areas.
   bool starts_source(std::uint64_t address) {
-    while (border_ < pieces_.size() && pieces_[border_].parts.back().start + pieces_[border_].parts.back().size <= address) {
+    while (border_ < pieces_.size() &&
+           pieces_[border_].parts.back().start + pieces_[border_].parts.back().size <= address) {
       ++border_;
     }
     for (auto piece = border_; piece < pieces_.size() && pieces_[piece].parts.front().start <= address; ++piece) {
@@ -205,7 +208,8 @@ class Job {
   void write(std::vector<iovec>& parts, std::uint64_t at) const {
     for (std::size_t first = 0; first < parts.size();) {
       const auto count = std::min<std::size_t>(parts.size() - first, 1024);
-      auto done = check(::pwritev(file_, &parts[first], static_cast<int>(count), static_cast<off_t>(at)), "write pages");
+      auto done =
+          check(::pwritev(file_, &parts[first], static_cast<int>(count), static_cast<off_t>(at)), "write pages");
       at += static_cast<std::uint64_t>(done);
       while (done > 0) {
         const auto part = std::min<std::size_t>(static_cast<std::size_t>(done), parts[first].iov_len);

@@ -16,8 +16,8 @@ namespace criu::memory {
 
 struct Source {
   std::uint64_t start, end;
-  bool readable;    // else its protection forbids reading, and only /proc/PID/mem gets through
-  bool drop_zeros;  // a missing page reads as zeros
+  bool readable;        // else its protection forbids reading, and only /proc/PID/mem gets through
+  bool drop_zeros;      // a missing page reads as zeros
   std::uint32_t flags;  // for the pagemap
 };
 

@@ -26,7 +26,8 @@ struct Entry {
 };
 
 Entry decode(const images::pagemap_entry& message, const std::string& name, std::uint64_t last) {
-  Entry entry{message.vaddr(), message.has_nr_pages() ? message.nr_pages() : message.compat_nr_pages(), message.flags()};
+  Entry entry{message.vaddr(), message.has_nr_pages() ? message.nr_pages() : message.compat_nr_pages(),
+              message.flags()};
   if (!message.has_flags() && !message.in_parent()) {
     entry.flags = present;
   }
@@ -42,7 +43,8 @@ Entry decode(const images::pagemap_entry& message, const std::string& name, std:
 }
 
 // The part of `from` that lies in [start, start + size), which must be covered without a gap.
-void take_from_parent(const std::vector<Run>& from, const Entry& entry, const std::string& name, std::vector<Run>& into) {
+void take_from_parent(const std::vector<Run>& from, const Entry& entry, const std::string& name,
+                      std::vector<Run>& into) {
   auto run = std::upper_bound(from.begin(), from.end(), entry.start,
                               [](std::uint64_t at, const Run& r) { return at < r.start + r.size; });
   std::uint64_t at = entry.start;
@@ -53,7 +55,8 @@ void take_from_parent(const std::vector<Run>& from, const Entry& entry, const st
     at += size;
   }
   if (at < end) {
-    throw Error("corrupt checkpoint", fmt::format("{} refers to pages at {:#x} that its parent does not have", name, at), 0);
+    throw Error("corrupt checkpoint",
+                fmt::format("{} refers to pages at {:#x} that its parent does not have", name, at), 0);
   }
 }
 
@@ -65,7 +68,8 @@ Pagemap Pagemap::read(const image::Directory& dir, const image::Type& type, std:
   return pagemap;
 }
 
-void Pagemap::add(const image::Directory& dir, const image::Type& type, std::uint64_t number, int depth, bool optional) {
+void Pagemap::add(const image::Directory& dir, const image::Type& type, std::uint64_t number, int depth,
+                  bool optional) {
   auto reader = dir.open(type, number);
   if (!reader) {
     if (optional) {
@@ -93,7 +97,8 @@ void Pagemap::add(const image::Directory& dir, const image::Type& type, std::uin
     last = entry.start + entry.size;
     if ((entry.flags & present) != 0) {
       if (!pages || offset + entry.size > static_cast<std::uint64_t>(st.st_size)) {
-        throw Error("corrupt checkpoint", fmt::format("{} is missing or shorter than {} says", pages_name, reader->name()), 0);
+        throw Error("corrupt checkpoint",
+                    fmt::format("{} is missing or shorter than {} says", pages_name, reader->name()), 0);
       }
       runs_.push_back({entry.start, entry.size, pages.get(), offset});
       offset += entry.size;
@@ -102,7 +107,8 @@ void Pagemap::add(const image::Directory& dir, const image::Type& type, std::uin
         if (depth == longest_chain) {
           throw Error("corrupt checkpoint", "the chain of parent images has no end", 0);
         }
-        base::Fd fd(base::check(::openat(dir.fd(), "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open parent images", reader->name()));
+        base::Fd fd(base::check(::openat(dir.fd(), "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open parent images",
+                                reader->name()));
         Pagemap parent;
         parent.add(image::Directory(std::move(fd)), type, number, depth + 1, false);
         parent_runs = std::move(parent.runs_);

@@ -25,7 +25,8 @@ struct Run {
 class Pagemap {
  public:
   // Nothing saved (no image) is an empty pagemap when `optional`, else an Error.
-  static Pagemap read(const image::Directory& dir, const image::Type& type, std::uint64_t number, bool optional = false);
+  static Pagemap read(const image::Directory& dir, const image::Type& type, std::uint64_t number,
+                      bool optional = false);
 
   const std::vector<Run>& runs() const { return runs_; }
 

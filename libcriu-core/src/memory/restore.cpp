@@ -35,7 +35,8 @@ std::string where(const TaskImage& task, const images::vma_entry& vma) {
 
 void read_fully(const Run& run, std::byte* into) {
   for (std::uint64_t done = 0; done < run.size;) {
-    const auto got = check(::pread(run.fd, into + done, run.size - done, static_cast<off_t>(run.offset + done)), "read pages");
+    const auto got =
+        check(::pread(run.fd, into + done, run.size - done, static_cast<off_t>(run.offset + done)), "read pages");
     if (got == 0) {
       throw Error("corrupt checkpoint", "a pages image became shorter while it was read", 0);
     }
@@ -72,8 +73,8 @@ int private_flags(const images::vma_entry& vma) {
   return static_cast<int>((vma.flags() & ~static_cast<unsigned>(MAP_LOCKED)) | MAP_FIXED);
 }
 
-// How an area is mapped until it is filled. A large one with nothing to fill in is mapped as it will be: reserved address
-// space of terabytes must not count as memory to be had. Small ones are mapped like their neighbours.
+// How an area is mapped until it is filled. A large one with nothing to fill in is mapped as it will be: reserved
+// address space of terabytes must not count as memory to be had. Small ones are mapped like their neighbours.
 std::uint32_t filling_protection(const images::vma_entry& vma, const std::vector<Run>& runs) {
   constexpr std::uint64_t small = 64 << 10;
   const auto run = std::upper_bound(runs.begin(), runs.end(), vma.start(),
@@ -93,7 +94,8 @@ struct Job {
   bool compare;
 };
 
-void work(const std::vector<Job>& jobs, std::atomic<std::size_t>& next, std::atomic<std::uint64_t>& equal, std::exception_ptr& failure) {
+void work(const std::vector<Job>& jobs, std::atomic<std::size_t>& next, std::atomic<std::uint64_t>& equal,
+          std::exception_ptr& failure) {
   try {
     for (std::size_t i = next++; i < jobs.size(); i = next++) {
       if (jobs[i].compare) {
@@ -168,7 +170,8 @@ std::uint64_t Restored::choose_places(const TaskImage& task, const Restored* par
   return room;
 }
 
-void Restored::map_beside(RestoreContext& context, const TaskImage& task, const std::vector<Run>& runs, const Restored* parent) {
+void Restored::map_beside(RestoreContext& context, const TaskImage& task, const std::vector<Run>& runs,
+                          const Restored* parent) {
   const auto room = choose_places(task, parent);
   if (room == 0) {
     return;
@@ -178,7 +181,8 @@ void Restored::map_beside(RestoreContext& context, const TaskImage& task, const 
   space.take(context.needed_addresses);
   const auto base = space.find(room, huge);
   // Held as a whole first: nothing else may come to lie between the areas meanwhile.
-  if (::mmap(pointer(base), room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED) {
+  if (::mmap(pointer(base), room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+             0) == MAP_FAILED) {
     throw Error("reserve room for memory", task.name(), errno);
   }
   for (auto& area : parked_) {
@@ -202,9 +206,10 @@ void Restored::map_beside(RestoreContext& context, const TaskImage& task, const 
 // Whether one mapping serves both.
 bool Restored::mapped_alike(const Parked& a, const Parked& b) {
   constexpr std::uint64_t huge_pages = std::uint64_t{1} << MADV_HUGEPAGE | std::uint64_t{1} << MADV_NOHUGEPAGE;
-  return !a.inherited && !b.inherited && (a.vma->flags() & MAP_ANONYMOUS) != 0 && (a.vma->flags() & MAP_GROWSDOWN) == 0 &&
-         a.vma->flags() == b.vma->flags() && a.prot == b.prot && a.vma->end() == b.vma->start() &&
-         a.at + (a.vma->end() - a.vma->start()) == b.at && (a.vma->madv() & huge_pages) == (b.vma->madv() & huge_pages);
+  return !a.inherited && !b.inherited && (a.vma->flags() & MAP_ANONYMOUS) != 0 &&
+         (a.vma->flags() & MAP_GROWSDOWN) == 0 && a.vma->flags() == b.vma->flags() && a.prot == b.prot &&
+         a.vma->end() == b.vma->start() && a.at + (a.vma->end() - a.vma->start()) == b.at &&
+         (a.vma->madv() & huge_pages) == (b.vma->madv() & huge_pages);
 }
 
 void Restored::map_run(const RestoreContext& context, const TaskImage& task, std::size_t first, std::size_t end) {
@@ -228,7 +233,8 @@ const Restored::Parked* Restored::find(std::uint64_t address) const {
   return area != parked_.end() && area->vma->start() <= address ? &*area : nullptr;
 }
 
-void Restored::read_pages(restorer::Shared& shared, const TaskImage& task, const Pagemap& pagemap, const Restored* parent) {
+void Restored::read_pages(restorer::Shared& shared, const TaskImage& task, const Pagemap& pagemap,
+                          const Restored* parent) {
   std::vector<Job> jobs;
   std::uint64_t bytes = 0;
   runs_ = pagemap.runs();
@@ -240,7 +246,8 @@ void Restored::read_pages(restorer::Shared& shared, const TaskImage& task, const
           return v.start() <= run.start && run.start < v.end() && (v.status() & (vdso | aio_ring | shadow_stack)) != 0;
         });
         if (vma == task.mm.vmas().end()) {
-          throw Error("corrupt checkpoint", fmt::format("page {:#x} of {} lies in no private area", run.start, task.name()), 0);
+          throw Error("corrupt checkpoint",
+                      fmt::format("page {:#x} of {} lies in no private area", run.start, task.name()), 0);
         }
         // This kernel's vDSO takes the place of the saved one.
         const auto part = std::min(run.size, vma->end() - run.start);
@@ -248,7 +255,9 @@ void Restored::read_pages(restorer::Shared& shared, const TaskImage& task, const
         continue;
       }
       const auto part = std::min({run.size, area->vma->end() - run.start, piece});
-      jobs.push_back({{run.start, part, run.fd, run.offset}, pointer(area->at + (run.start - area->vma->start())), area->inherited});
+      jobs.push_back({{run.start, part, run.fd, run.offset},
+                      pointer(area->at + (run.start - area->vma->start())),
+                      area->inherited});
       bytes += part;
       run = {run.start + part, run.size - part, run.fd, run.offset + part};
     }
@@ -299,8 +308,10 @@ int Restored::shared_file_for(const RestoreContext& context, const TaskImage& ta
     return context.shared_objects.anonymous(vma.shmid(), what).fd.get();
   }
   const auto id = static_cast<std::uint32_t>(vma.shmid());
-  const auto& object = context.shared_objects.memfd(context.checkpoint.file(images::MEMFD, id, what).memfd().inode_id(), what);
-  const bool read_only = (object.seals & F_SEAL_WRITE) != 0 || (vma.has_fdflags() && (vma.fdflags() & O_ACCMODE) == O_RDONLY);
+  const auto& object =
+      context.shared_objects.memfd(context.checkpoint.file(images::MEMFD, id, what).memfd().inode_id(), what);
+  const bool read_only =
+      (object.seals & F_SEAL_WRITE) != 0 || (vma.has_fdflags() && (vma.fdflags() & O_ACCMODE) == O_RDONLY);
   if (!read_only) {
     return object.fd.get();
   }

@@ -55,8 +55,8 @@ class Restored {
   bool is_filled(const images::vma_entry& vma) const { return is_private(vma) || (vdso_.proxy && &vma == vdso_.code); }
 
   VdsoPlan vdso_;
-  std::vector<Parked> parked_;  // ascending by vma start
-  std::vector<Run> runs_;       // what was filled, for the children
+  std::vector<Parked> parked_;                               // ascending by vma start
+  std::vector<Run> runs_;                                    // what was filled, for the children
   std::map<std::pair<std::uint64_t, int>, base::Fd> files_;  // by file id and access mode
 };
 

@@ -97,7 +97,8 @@ std::vector<std::byte> saved_code(const images::vma_entry& vma, const Pagemap& p
     const auto start = std::max(run.start, vma.start());
     const auto end = std::min(run.start + run.size, vma.end());
     if (start < end) {
-      base::check(::pread(run.fd, code.data() + (start - vma.start()), end - start, static_cast<off_t>(run.offset + (start - run.start))),
+      base::check(::pread(run.fd, code.data() + (start - vma.start()), end - start,
+                          static_cast<off_t>(run.offset + (start - run.start))),
                   "read the saved vDSO of", task.name());
     }
   }
@@ -146,7 +147,8 @@ VdsoTable parse_vdso(std::span<const std::byte> image) {
     const auto name = string_at(image, tables, symbol.st_name);
     for (std::size_t i = 0; i < vdso_functions; ++i) {
       const auto offset = symbol.st_value - bias;
-      if (symbol.st_shndx != SHN_UNDEF && name == function_names[i] && offset < image.size() && image.size() - offset >= jump_size) {
+      if (symbol.st_shndx != SHN_UNDEF && name == function_names[i] && offset < image.size() &&
+          image.size() - offset >= jump_size) {
         table.offset[i] = offset;
       }
     }
@@ -167,11 +169,14 @@ VdsoPlan plan_vdso(const OwnVdso& own, const TaskImage& task, const Pagemap& pag
     return plan;
   }
   plan.saved = parse_vdso(saved_code(*plan.code, pagemap, task));
-  const auto own_table = own.exists() ? parse_vdso({reinterpret_cast<const std::byte*>(own.code.start), own.code.end - own.code.start})  // NOLINT
-                                      : VdsoTable{};
+  const auto own_table =
+      own.exists()
+          ? parse_vdso({reinterpret_cast<const std::byte*>(own.code.start), own.code.end - own.code.start})  // NOLINT
+          : VdsoTable{};
   const auto saved_data = plan.data == nullptr ? 0 : plan.data->end() - plan.data->start();
   const bool same_order = plan.data == nullptr || plan.data->end() == plan.code->start();
-  plan.proxy = forced_proxy() || !own.exists() || own.code.end - own.code.start != plan.code->end() - plan.code->start() ||
+  plan.proxy = forced_proxy() || !own.exists() ||
+               own.code.end - own.code.start != plan.code->end() - plan.code->start() ||
                own.data_size() != saved_data || !same_order || own_table != plan.saved;
   if (plan.proxy && !own.exists()) {
     throw Error("cannot restore", task.name() + " uses the vDSO", 0, "this kernel runs without one");
@@ -195,14 +200,16 @@ std::vector<restorer::Part> move_vdso(const OwnVdso& own, std::uint64_t parking,
 }
 
 void redirect_vdso(std::span<std::byte> bytes, const VdsoPlan& plan, const OwnVdso& own, std::uint64_t home) {
-  const auto ours = parse_vdso({reinterpret_cast<const std::byte*>(own.code.start), own.code.end - own.code.start});  // NOLINT
+  const auto ours =
+      parse_vdso({reinterpret_cast<const std::byte*>(own.code.start), own.code.end - own.code.start});  // NOLINT
   const auto code_home = home + own.data_size();
   for (std::size_t i = 0; i < vdso_functions; ++i) {
     if (plan.saved.offset[i] == 0) {
       continue;
     }
     if (ours.offset[i] == 0) {
-      throw Error("cannot restore", fmt::format("this kernel's vDSO has no {}", function_names[i]), 0, "restore on a newer kernel");
+      throw Error("cannot restore", fmt::format("this kernel's vDSO has no {}", function_names[i]), 0,
+                  "restore on a newer kernel");
     }
     auto* at = bytes.data() + plan.saved.offset[i];
     const std::uint64_t target = code_home + ours.offset[i];

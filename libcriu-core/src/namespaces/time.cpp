@@ -50,7 +50,8 @@ void set(images::timespec& entry, std::int64_t time) {
 }
 
 std::int64_t get(const images::timespec& entry) {
-  if (entry.tv_nsec() >= static_cast<std::uint64_t>(billion) || entry.tv_sec() > static_cast<std::uint64_t>(billion) * 8) {
+  if (entry.tv_nsec() >= static_cast<std::uint64_t>(billion) ||
+      entry.tv_sec() > static_cast<std::uint64_t>(billion) * 8) {
     throw base::Error("corrupt checkpoint", "the clocks of its time namespace", 0);
   }
   return static_cast<std::int64_t>(entry.tv_sec()) * billion + static_cast<std::int64_t>(entry.tv_nsec());
@@ -102,7 +103,8 @@ RestoredClocks::RestoredClocks(const image::Directory& images, const Checkpoint&
     before_.reset();
     return;
   }
-  const base::Fd file(base::check(::open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC), "open", "/proc/self/timens_offsets"));
+  const base::Fd file(
+      base::check(::open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC), "open", "/proc/self/timens_offsets"));
   base::check(::write(file.get(), text.data(), text.size()), "set the clocks of the time namespace", text);
 }
 

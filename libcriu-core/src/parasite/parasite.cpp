@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 // The parasite: asks, inside a task, what the kernel tells to nobody else. Freestanding; nothing but system calls.
 #include <asm/unistd.h>
-#include <compel/parasite.hpp>
 #include <linux/prctl.h>
+
+#include <compel/parasite.hpp>
 
 #include "parasite/protocol.hpp"
 
@@ -12,7 +13,7 @@ namespace {
 
 constexpr long get_mdwe = 66;                       // PR_GET_MDWE, 6.3
 constexpr long membarrier_get_registrations = 512;  // MEMBARRIER_CMD_GET_REGISTRATIONS, 6.3
-constexpr long arch_get_xcomp_perm = 0x1022;         // ARCH_GET_XCOMP_PERM, 5.16
+constexpr long arch_get_xcomp_perm = 0x1022;        // ARCH_GET_XCOMP_PERM, 5.16
 constexpr long signal_set_size = 8;
 constexpr long sigkill = 9, sigstop = 19;
 

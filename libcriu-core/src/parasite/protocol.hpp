@@ -28,11 +28,11 @@ struct ProcessInfo {
   std::int32_t dumpable;
   std::int32_t thp_disabled;
   std::int32_t child_subreaper;
-  std::int32_t mdwe;         // PR_GET_MDWE (6.3), or a negative errno
-  std::int32_t membarrier;   // registrations (6.3), or a negative errno
+  std::int32_t mdwe;        // PR_GET_MDWE (6.3), or a negative errno
+  std::int32_t membarrier;  // registrations (6.3), or a negative errno
   std::int32_t unused;
   std::uint64_t xstate_permitted;  // ARCH_GET_XCOMP_PERM, 0 before 5.16
-  std::int32_t error;        // of the first call that failed though it must not, negative errno
+  std::int32_t error;              // of the first call that failed though it must not, negative errno
   Action actions[64];
   IntervalTimer itimers[3];
   std::uint32_t timer_count;  // in
@@ -46,10 +46,10 @@ struct ThreadInfo {
   std::uint64_t clear_tid;
   std::uint32_t securebits;
   std::int32_t nice;
-  std::int32_t policy;          // with SCHED_RESET_ON_FORK
-  std::int32_t priority;        // of a real-time policy
+  std::int32_t policy;    // with SCHED_RESET_ON_FORK
+  std::int32_t priority;  // of a real-time policy
   std::int32_t io_priority;
-  std::uint64_t timer_slack;    // nanoseconds
+  std::uint64_t timer_slack;  // nanoseconds
   char comm[16];
   std::int32_t error;
 };

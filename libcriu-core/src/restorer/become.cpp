@@ -51,9 +51,20 @@ void plan_mm(const RestoreContext& context, const TaskImage& task, Builder& buil
   const auto ref = builder.add(auxv);
   auto& plan = builder.plan();
   plan.auxv = ref;
-  plan.mm = {mm.mm_start_code(),  mm.mm_end_code(),  mm.mm_start_data(), mm.mm_end_data(), mm.mm_start_brk(),
-             mm.mm_brk(),         mm.mm_start_stack(), mm.mm_arg_start(), mm.mm_arg_end(), mm.mm_env_start(),
-             mm.mm_env_end(),     0, static_cast<std::uint32_t>(auxv.size() * sizeof(std::uint64_t)), exe.get()};
+  plan.mm = {mm.mm_start_code(),
+             mm.mm_end_code(),
+             mm.mm_start_data(),
+             mm.mm_end_data(),
+             mm.mm_start_brk(),
+             mm.mm_brk(),
+             mm.mm_start_stack(),
+             mm.mm_arg_start(),
+             mm.mm_arg_end(),
+             mm.mm_env_start(),
+             mm.mm_env_end(),
+             0,
+             static_cast<std::uint32_t>(auxv.size() * sizeof(std::uint64_t)),
+             exe.get()};
   plan.thp_disable = mm.thp_disabled() ? 1 : 0;
   plan.dumpable = mm.dumpable() == 1 ? 1 : 0;
   plan.child_subreaper = task.core.tc().child_subreaper() ? 1 : 0;
@@ -77,7 +88,8 @@ void plan_memory(const RestoreContext& context, const TaskImage& task, memory::R
   plan.guard_count = static_cast<std::uint32_t>(guards.size());
 }
 
-void plan_vdso(const memory::OwnVdso& own, const memory::Restored& memory, std::uint64_t parking, memory::Space& space, Plan& plan) {
+void plan_vdso(const memory::OwnVdso& own, const memory::Restored& memory, std::uint64_t parking, memory::Space& space,
+               Plan& plan) {
   const auto& vdso = memory.vdso_plan();
   if (vdso.code == nullptr) {
     return;

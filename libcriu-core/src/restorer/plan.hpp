@@ -41,7 +41,7 @@ struct Shared {
   std::uint32_t failed;  // 1: somebody is writing the failure, 2: it is there
   std::int32_t failed_pid;
   std::int32_t failed_errno;
-  char failure[2048];    // text, from library code and from the restorer alike
+  char failure[2048];  // text, from library code and from the restorer alike
 };
 
 inline void arrive(Shared* shared, Stage stage) {
@@ -63,7 +63,7 @@ inline void pass(Shared* shared, Stage stage) {
 // One area of the restored address space.
 struct Area {
   std::uint64_t start, end;
-  std::uint64_t offset;   // bytes into the file
+  std::uint64_t offset;  // bytes into the file
   std::uint32_t prot;
   std::uint32_t flags;    // for mmap
   std::int32_t fd;        // -1: anonymous
@@ -71,7 +71,7 @@ struct Area {
   std::uint32_t protect;  // 1: was mapped writable to be filled, and gets `prot` now
   std::uint32_t lock;     // 1: mlock
   std::uint64_t parked;
-  std::uint64_t advice;   // bit mask of madvise values
+  std::uint64_t advice;  // bit mask of madvise values
 };
 
 struct Range {
@@ -170,7 +170,7 @@ struct Plan {
   // are parked inside the region while the old address space goes. No parts: the task had no vDSO, so it goes too.
   Part vdso[4];
   std::uint32_t vdso_parts;
-  std::uint64_t vdso_mark_at;  // where the mark of a vDSO that others jump to goes; 0: none
+  std::uint64_t vdso_mark_at;    // where the mark of a vDSO that others jump to goes; 0: none
   std::uint64_t vdso_mark_size;  // of that vDSO
   std::uint64_t vdso_mark[5];
 
@@ -202,7 +202,7 @@ struct Plan {
   std::int32_t first_internal_fd;  // descriptors from here up are ours; closed at the end; -1: the table is shared
   Ref<Thread> threads;             // the leader first
   std::uint32_t thread_count;
-  Ref<unsigned char> stacks;       // one of stack_size bytes a thread, the leader's first
+  Ref<unsigned char> stacks;  // one of stack_size bytes a thread, the leader's first
 };
 
 constexpr std::uint32_t stack_size = 8192;

@@ -24,7 +24,7 @@ namespace criu::restorer {
 
 namespace {
 
-constexpr int advice_guard_install = 102;        // MADV_GUARD_INSTALL, 6.13
+constexpr int advice_guard_install = 102;           // MADV_GUARD_INSTALL, 6.13
 constexpr int prctl_timer_create_restore_ids = 77;  // PR_TIMER_CREATE_RESTORE_IDS, 6.15
 constexpr int prctl_set_mdwe = 65;                  // PR_SET_MDWE, 6.3
 constexpr int arch_req_xcomp_perm = 0x1023;         // ARCH_REQ_XCOMP_PERM, 5.16
@@ -99,19 +99,21 @@ void mark_vdso(const Context& context) {
   const Plan* plan = context.plan;
   // The whole of it: the kernel does not let this mapping be split.
   const std::uint64_t size = plan->vdso_mark_size;
-  must(context, "make the vDSO writable at", plan->vdso_mark_at, SYS_mprotect, plan->vdso_mark_at, size, PROT_READ | PROT_WRITE);
+  must(context, "make the vDSO writable at", plan->vdso_mark_at, SYS_mprotect, plan->vdso_mark_at, size,
+       PROT_READ | PROT_WRITE);
   auto* words = reinterpret_cast<std::uint64_t*>(plan->vdso_mark_at);
   for (int i = 0; i < 5; ++i) {
     words[i] = plan->vdso_mark[i];
   }
-  must(context, "protect the vDSO at", plan->vdso_mark_at, SYS_mprotect, plan->vdso_mark_at, size, PROT_READ | PROT_EXEC);
+  must(context, "protect the vDSO at", plan->vdso_mark_at, SYS_mprotect, plan->vdso_mark_at, size,
+       PROT_READ | PROT_EXEC);
 }
 
 void move_area(const Context& context, const Area& area) {
   const std::uint64_t size = area.end - area.start;
   if (area.parked != area.start) {
-    must(context, "move a filled area to", area.start, SYS_mremap, area.parked, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
-         area.start);
+    must(context, "move a filled area to", area.start, SYS_mremap, area.parked, size, size,
+         MREMAP_MAYMOVE | MREMAP_FIXED, area.start);
   }
 }
 
@@ -246,8 +248,8 @@ void restore_actions(const Context& context) {
 void create_timer(const Context& context, const PosixTimer& timer, void* event, bool by_id) {
   for (;;) {
     std::int32_t id = timer.id;
-    must(context, "make a timer on clock", static_cast<std::uint32_t>(timer.clock), SYS_timer_create, timer.clock, event,
-         &id);
+    must(context, "make a timer on clock", static_cast<std::uint32_t>(timer.clock), SYS_timer_create, timer.clock,
+         event, &id);
     if (id == timer.id) {
       return;
     }
@@ -310,7 +312,8 @@ void set_capabilities(const Context& context, const std::uint32_t effective[2], 
 void drop_bounding_set(const Context& context, const Credentials& wanted) {
   for (std::uint32_t capability = 0; capability <= wanted.last_capability; ++capability) {
     if ((wanted.bounding[capability / 32] >> (capability % 32) & 1) == 0) {
-      must(context, "drop a capability from the bounding set", capability, SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0);
+      must(context, "drop a capability from the bounding set", capability, SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0,
+           0);
     }
   }
 }
@@ -320,7 +323,8 @@ void restore_credentials(const Context& context, const Credentials& wanted) {
     must(context, "set supplementary groups", 0, SYS_setgroups, wanted.group_count, context.at(wanted.groups));
   }
   // Until the end the change of ids must not touch the capabilities.
-  must(context, "hold capabilities over a change of ids", 0, SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0);
+  must(context, "hold capabilities over a change of ids", 0, SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0,
+       0);
   must(context, "set group ids", 0, SYS_setresgid, wanted.gid, wanted.egid, wanted.sgid);
   raw_syscall(SYS_setfsgid, wanted.fsgid);
   must(context, "set user ids", 0, SYS_setresuid, wanted.uid, wanted.euid, wanted.suid);
@@ -337,7 +341,8 @@ void restore_credentials(const Context& context, const Credentials& wanted) {
   set_capabilities(context, effective, permitted, wanted.inheritable);
   for (std::uint32_t capability = 0; capability <= wanted.last_capability; ++capability) {
     if ((wanted.ambient[capability / 32] >> (capability % 32) & 1) != 0) {
-      must(context, "raise ambient capability", capability, SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
+      must(context, "raise ambient capability", capability, SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability,
+           0, 0);
     }
   }
   must(context, "set securebits", wanted.securebits, SYS_prctl, PR_SET_SECUREBITS, wanted.securebits, 0, 0, 0);
@@ -356,7 +361,8 @@ void restore_scheduling(const Context& context, const Thread& thread) {
     must(context, "set nice value of", static_cast<std::uint32_t>(thread.tid), SYS_setpriority, 0, 0, thread.nice);
   }
   if (thread.set_io_priority != 0) {
-    must(context, "set I/O priority", thread.io_priority, SYS_ioprio_set, io_priority_of_process, 0, thread.io_priority);
+    must(context, "set I/O priority", thread.io_priority, SYS_ioprio_set, io_priority_of_process, 0,
+         thread.io_priority);
   }
   if (thread.timer_slack != 0) {
     must(context, "set timer slack", thread.timer_slack, SYS_prctl, PR_SET_TIMERSLACK, thread.timer_slack, 0, 0, 0);
@@ -378,15 +384,16 @@ void restore_thread(const Context& context, const Thread& thread) {
   } alternate = {thread.altstack, static_cast<std::int32_t>(thread.altstack_flags & ~on_stack), thread.altstack_size};
   must(context, "set the alternate stack of", static_cast<std::uint32_t>(thread.tid), SYS_sigaltstack, &alternate, 0);
   if (thread.rseq != 0) {
-    must(context, "register rseq of", static_cast<std::uint32_t>(thread.tid), SYS_rseq, thread.rseq, thread.rseq_size, 0,
-         thread.rseq_signature);
+    must(context, "register rseq of", static_cast<std::uint32_t>(thread.tid), SYS_rseq, thread.rseq, thread.rseq_size,
+         0, thread.rseq_signature);
   }
-  must(context, "set the name of", static_cast<std::uint32_t>(thread.tid), SYS_prctl, PR_SET_NAME, thread.comm, 0, 0, 0);
+  must(context, "set the name of", static_cast<std::uint32_t>(thread.tid), SYS_prctl, PR_SET_NAME, thread.comm, 0, 0,
+       0);
   restore_scheduling(context, thread);
   queue_signals(context, thread.pending, thread.pending_count, thread.tid);
   restore_credentials(context, thread.credentials);
-  must(context, "set the parent-death signal", thread.pdeath_signal, SYS_prctl, PR_SET_PDEATHSIG, thread.pdeath_signal, 0,
-       0, 0);
+  must(context, "set the parent-death signal", thread.pdeath_signal, SYS_prctl, PR_SET_PDEATHSIG, thread.pdeath_signal,
+       0, 0, 0);
 }
 
 void restore_seccomp(const Context& context, const Thread& thread) {
@@ -414,7 +421,8 @@ struct ThreadStart {
   if (thread.tid == context.pid) {
     // What any thread's change of credentials undoes, or what could be in the way of the others until here.
     if (context.plan->mdwe != 0) {
-      must(context, "deny memory that is writable and executable", 0, SYS_prctl, prctl_set_mdwe, context.plan->mdwe, 0, 0, 0);
+      must(context, "deny memory that is writable and executable", 0, SYS_prctl, prctl_set_mdwe, context.plan->mdwe, 0,
+           0, 0);
     }
     must(context, "set dumpable", 0, SYS_prctl, PR_SET_DUMPABLE, context.plan->dumpable, 0, 0, 0);
     for (std::uint32_t i = 0; i < context.plan->limit_count; ++i) {

@@ -2,9 +2,9 @@
 #include "task/checkpoint.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <set>
-#include <unistd.h>
 
 #include "base/error.hpp"
 
@@ -21,7 +21,8 @@ namespace {
 images::inventory_entry read_inventory(const image::Directory& dir) {
   auto inventory = dir.only<images::inventory_entry>(image::type::inventory);
   if (inventory.img_version() == 0) {
-    throw Error("cannot restore", "inventory.img", 0, "this is a pre-dump: memory only, a link of an incremental chain");
+    throw Error("cannot restore", "inventory.img", 0,
+                "this is a pre-dump: memory only, a link of an incremental chain");
   }
   if (inventory.img_version() > 2) {
     corrupt("inventory.img", fmt::format("image version {} is not known", inventory.img_version()));
@@ -70,7 +71,8 @@ void check_areas(const TaskImage& task) {
   std::uint64_t last = 0;
   for (const auto& vma : task.mm.vmas()) {
     const auto where = fmt::format("mm-{}.img, area {:#x}", task.pid(), vma.start());
-    if (vma.start() >= vma.end() || (vma.start() | vma.end()) % 4096 != 0 || vma.end() > (std::uint64_t{1} << 63 | 0xff600000U)) {
+    if (vma.start() >= vma.end() || (vma.start() | vma.end()) % 4096 != 0 ||
+        vma.end() > (std::uint64_t{1} << 63 | 0xff600000U)) {
       if (vma.start() < 0xffffffffff600000) {
         corrupt(where, "not a range of pages");
       }
@@ -192,9 +194,10 @@ const images::file_entry& Checkpoint::file(int type, std::uint32_t id, const std
   if (const auto* found = find_file(type, id)) {
     return *found;
   }
-  corrupt(referrer, fmt::format("refers to file {} of type {}, which files.img does not have", id,
-                                images::fd_types_IsValid(type) ? images::fd_types_Name(static_cast<images::fd_types>(type))
-                                                               : std::to_string(type)));
+  corrupt(referrer,
+          fmt::format("refers to file {} of type {}, which files.img does not have", id,
+                      images::fd_types_IsValid(type) ? images::fd_types_Name(static_cast<images::fd_types>(type))
+                                                     : std::to_string(type)));
 }
 
 Checkpoint read_checkpoint(const image::Directory& dir) {
@@ -217,8 +220,9 @@ void adopt_session(Checkpoint& checkpoint, bool shell_job) {
     return;
   }
   if (!shell_job) {
-    throw Error("cannot restore", fmt::format("{} belongs to session {}, which is not of this tree", checkpoint.root().name(), session), 0,
-                "--shell-job joins it to the session of the caller");
+    throw Error("cannot restore",
+                fmt::format("{} belongs to session {}, which is not of this tree", checkpoint.root().name(), session),
+                0, "--shell-job joins it to the session of the caller");
   }
   std::set<std::uint32_t> present;
   for (const auto& task : checkpoint.tasks) {

@@ -45,7 +45,7 @@ struct TaskImage {
 
 struct Checkpoint {
   images::inventory_entry inventory;
-  std::vector<std::unique_ptr<TaskImage>> tasks;  // parents before their children, the root first
+  std::vector<std::unique_ptr<TaskImage>> tasks;                      // parents before their children, the root first
   std::map<std::pair<int, std::uint32_t>, images::file_entry> files;  // by type and id
   std::vector<images::remap_file_path_entry> remaps;
   images::seccomp_entry seccomp;

@@ -47,8 +47,10 @@ void save_set(std::uint64_t set, Field* field) {
 }  // namespace
 
 void save_credentials(const procfs::Status& status, const parasite::ThreadInfo& info, images::creds_entry& entry) {
-  entry.set_uid(status.uid[0]), entry.set_euid(status.uid[1]), entry.set_suid(status.uid[2]), entry.set_fsuid(status.uid[3]);
-  entry.set_gid(status.gid[0]), entry.set_egid(status.gid[1]), entry.set_sgid(status.gid[2]), entry.set_fsgid(status.gid[3]);
+  entry.set_uid(status.uid[0]), entry.set_euid(status.uid[1]), entry.set_suid(status.uid[2]),
+      entry.set_fsuid(status.uid[3]);
+  entry.set_gid(status.gid[0]), entry.set_egid(status.gid[1]), entry.set_sgid(status.gid[2]),
+      entry.set_fsgid(status.gid[3]);
   save_set(status.cap_inheritable, entry.mutable_cap_inh());
   save_set(status.cap_permitted, entry.mutable_cap_prm());
   save_set(status.cap_effective, entry.mutable_cap_eff());
@@ -62,7 +64,6 @@ void save_credentials(const procfs::Status& status, const parasite::ThreadInfo& 
     entry.set_no_new_privs(1);
   }
 }
-
 
 void plan_credentials(const images::creds_entry& entry, restorer::Builder& builder, restorer::Credentials& planned) {
   planned = {};

@@ -223,7 +223,8 @@ void save_tree(DumpContext& context, const FrozenTree& tree) {
     const auto stat = procfs::parse_stat(procfs::Task(task.pid).read("stat"));
     const auto name = fmt::format("task {} ({})", task.pid, stat.comm);
     if (stat.pgrp == 0 || stat.session == 0) {
-      context.obstacles.emplace_back("cannot dump", name, 0, "its session or process group is led from outside its pid namespace");
+      context.obstacles.emplace_back("cannot dump", name, 0,
+                                     "its session or process group is led from outside its pid namespace");
     }
     if (task.ppid == 0 && stat.session != task.pid && !context.options.shell_job) {
       context.obstacles.push_back(no_session_leader(name, stat.session));

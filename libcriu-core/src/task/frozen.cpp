@@ -45,7 +45,8 @@ FrozenTree::FrozenTree(pid_t root, unsigned timeout_seconds) : impl_(std::make_u
   translated([&] {
     impl_->tree = compel::Tree::freeze(root, {timeout_seconds});
     for (const auto& task : impl_->tree.tasks()) {
-      impl_->tasks.push_back({task.pid(), task.pid() == root ? 0 : task.ppid(), state_of(task.state()), task.stop_signal(), task.tids()});
+      impl_->tasks.push_back(
+          {task.pid(), task.pid() == root ? 0 : task.ppid(), state_of(task.state()), task.stop_signal(), task.tids()});
     }
   });
 }
@@ -84,7 +85,8 @@ void FrozenTree::query(std::size_t index, const std::vector<int>& timer_ids, par
     auto& answer = intruder.data_as<parasite::ProcessInfo>();
     std::size_t asked = 0;
     do {
-      answer.timer_count = static_cast<std::uint32_t>(std::min<std::size_t>(timer_ids.size() - asked, parasite::most_timers));
+      answer.timer_count =
+          static_cast<std::uint32_t>(std::min<std::size_t>(timer_ids.size() - asked, parasite::most_timers));
       for (std::uint32_t i = 0; i < answer.timer_count; ++i) {
         answer.timers[i].id = timer_ids[asked + i];
       }

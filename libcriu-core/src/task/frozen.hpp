@@ -18,16 +18,16 @@ namespace criu::task {
 struct ThreadRseq {
   std::uint64_t pointer = 0;  // 0: none
   std::uint32_t size = 0, signature = 0;
-  bool inside = false;          // it was stopped inside a critical section,
-  std::uint64_t abort_ip = 0;   // and is to go on here: being dumped is a disturbance like any other
+  bool inside = false;         // it was stopped inside a critical section,
+  std::uint64_t abort_ip = 0;  // and is to go on here: being dumped is a disturbance like any other
 };
 
 struct FrozenTask {
   pid_t pid = 0;
-  pid_t ppid = 0;       // 0: the root
+  pid_t ppid = 0;  // 0: the root
   TaskState state = TaskState::alive;
-  int stop_signal = 0;  // of a stopped task
-  std::vector<pid_t> tids;                  // the leader first
+  int stop_signal = 0;      // of a stopped task
+  std::vector<pid_t> tids;  // the leader first
 };
 
 class FrozenTree {

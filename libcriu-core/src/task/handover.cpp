@@ -36,7 +36,8 @@ void expect_stop(pid_t tid, int wanted, const char* what) {
   int status = 0;
   check(::waitpid(tid, &status, __WALL), "wait for thread", std::to_string(tid));
   if (!WIFSTOPPED(status) || status >> 8 != wanted) {
-    throw Error("a restored thread did not stop as it should", fmt::format("thread {} {}: status {:#x}", tid, what, status), 0);
+    throw Error("a restored thread did not stop as it should",
+                fmt::format("thread {} {}: status {:#x}", tid, what, status), 0);
   }
 }
 

@@ -11,7 +11,8 @@ namespace criu::task {
 
 class Handover {
  public:
-  Handover(const Checkpoint& checkpoint, const restorer::Region* regions) : checkpoint_(checkpoint), regions_(regions) {}
+  Handover(const Checkpoint& checkpoint, const restorer::Region* regions)
+      : checkpoint_(checkpoint), regions_(regions) {}
   // Attaches to every thread, while they wait for the last stage: seccomp filters must not bite before the end. From
   // here on the death of the master kills them.
   void attach();

@@ -15,7 +15,8 @@ bool Ids::Order::operator()(pid_t a, pid_t b) const {
   if (a == b) {
     return false;
   }
-  const auto result = base::check(::syscall(SYS_kcmp, a, b, type, 0, 0), "compare kernel objects of", fmt::format("tasks {} and {}", a, b));
+  const auto result = base::check(::syscall(SYS_kcmp, a, b, type, 0, 0), "compare kernel objects of",
+                                  fmt::format("tasks {} and {}", a, b));
   return result == 1;
 }
 
@@ -50,16 +51,19 @@ images::task_kobj_ids_entry Ids::of(pid_t pid, const procfs::Task& task) {
 
 // A time namespace of its own is restored; the others are not dumped yet.
 bool in_other_namespaces(const images::task_kobj_ids_entry& task, const images::task_kobj_ids_entry& own) {
-  return task.pid_ns_id() != own.pid_ns_id() || task.mnt_ns_id() != own.mnt_ns_id() || task.net_ns_id() != own.net_ns_id() ||
-         task.ipc_ns_id() != own.ipc_ns_id() || task.uts_ns_id() != own.uts_ns_id() || task.user_ns_id() != own.user_ns_id();
+  return task.pid_ns_id() != own.pid_ns_id() || task.mnt_ns_id() != own.mnt_ns_id() ||
+         task.net_ns_id() != own.net_ns_id() || task.ipc_ns_id() != own.ipc_ns_id() ||
+         task.uts_ns_id() != own.uts_ns_id() || task.user_ns_id() != own.user_ns_id();
 }
 
 base::Error other_namespaces(const std::string& task) {
-  return {"cannot dump", task, 0, "it lives in namespaces of its own, which this version does not dump; run the dump inside them"};
+  return {"cannot dump", task, 0,
+          "it lives in namespaces of its own, which this version does not dump; run the dump inside them"};
 }
 
 base::Error no_session_leader(const std::string& task, pid_t session) {
-  return {"cannot dump", fmt::format("{} is no session leader: its session {} is led from outside the tree", task, session), 0,
+  return {"cannot dump",
+          fmt::format("{} is no session leader: its session {} is led from outside the tree", task, session), 0,
           "--shell-job allows it; started with setsid it would lead one"};
 }
 

@@ -27,7 +27,6 @@ void save_limits(pid_t pid, const procfs::Task& task, images::task_rlimits_entry
   }
 }
 
-
 void plan_limits(const TaskImage& task, restorer::Plan& plan) {
   const auto& limits = task.core.tc().rlimits().rlimits();
   plan.limit_count = static_cast<std::uint32_t>(std::min(limits.size(), 16));

@@ -125,7 +125,8 @@ void Master::look_for_dead() const {
     std::string text;
     std::getline(file, text);
     const auto comm_end = text.rfind(')');
-    if (task->alive() && comm_end != std::string::npos && comm_end + 2 < text.size() && (text[comm_end + 2] == 'Z' || text[comm_end + 2] == 'X')) {
+    if (task->alive() && comm_end != std::string::npos && comm_end + 2 < text.size() &&
+        (text[comm_end + 2] == 'Z' || text[comm_end + 2] == 'X')) {
       throw Error("cannot restore", task->name() + " died while it was restored", 0);
     }
   }

@@ -214,7 +214,8 @@ class Rebirth {
   void restore_surroundings() {
     const auto& fs = task_.fs;
     const auto cwd = files::open_path(context_, fs.cwd_id(), O_PATH, "the working directory of " + task_.name());
-    const auto& root = context_.checkpoint.file(images::REG, fs.root_id(), "the root directory of " + task_.name()).reg();
+    const auto& root =
+        context_.checkpoint.file(images::REG, fs.root_id(), "the root directory of " + task_.name()).reg();
     if (root.name() != "/") {
       check(::chroot(root.name().c_str()), "change root to", root.name());
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only
+#include <fmt/format.h>
+#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/ptrace.h>
-#include <linux/filter.h>
-#include <fmt/format.h>
 
 #include "base/error.hpp"
 #include "task/objects.hpp"
@@ -20,13 +20,16 @@ std::vector<images::seccomp_filter> read_chain(pid_t tid) {
     if (count < 0 && errno == ENOENT) {
       return chain;
     }
-    base::check(count, "read the seccomp filters of", who, "this takes CAP_SYS_ADMIN, and a dumper without seccomp filters of its own");
+    base::check(count, "read the seccomp filters of", who,
+                "this takes CAP_SYS_ADMIN, and a dumper without seccomp filters of its own");
     std::vector<sock_filter> instructions(static_cast<std::size_t>(count));
-    base::check(::ptrace(PTRACE_SECCOMP_GET_FILTER, tid, index, instructions.data()), "read the seccomp filters of", who);
+    base::check(::ptrace(PTRACE_SECCOMP_GET_FILTER, tid, index, instructions.data()), "read the seccomp filters of",
+                who);
     struct {
       std::uint64_t filter_off, flags;
     } metadata = {index, 0};
-    base::check(::ptrace(PTRACE_SECCOMP_GET_METADATA, tid, sizeof metadata, &metadata), "read the seccomp flags of", who);
+    base::check(::ptrace(PTRACE_SECCOMP_GET_METADATA, tid, sizeof metadata, &metadata), "read the seccomp flags of",
+                who);
     auto& filter = chain.emplace_back();
     filter.set_filter(instructions.data(), instructions.size() * sizeof instructions[0]);
     filter.set_flags(static_cast<std::uint32_t>(metadata.flags));
@@ -35,7 +38,8 @@ std::vector<images::seccomp_filter> read_chain(pid_t tid) {
 
 }  // namespace
 
-void save_seccomp(pid_t tid, const procfs::Status& status, images::seccomp_entry& filters, images::thread_core_entry& core) {
+void save_seccomp(pid_t tid, const procfs::Status& status, images::seccomp_entry& filters,
+                  images::thread_core_entry& core) {
   if (status.seccomp == SECCOMP_MODE_DISABLED) {
     return;
   }
@@ -53,7 +57,6 @@ void save_seccomp(pid_t tid, const procfs::Status& status, images::seccomp_entry
   }
   core.set_seccomp_filter(static_cast<std::uint32_t>(filters.seccomp_filters_size()) - 1);
 }
-
 
 void plan_seccomp(const Checkpoint& checkpoint, const images::thread_core_entry& core, const std::string& who,
                   restorer::Builder& builder, restorer::Thread& planned) {

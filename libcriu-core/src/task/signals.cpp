@@ -39,7 +39,8 @@ images::signal_queue_entry save_pending(pid_t tid, bool shared) {
   static_assert(sizeof(siginfo_t) == 128);
   for (std::uint64_t offset = 0;;) {
     __ptrace_peeksiginfo_args args{offset, shared ? static_cast<std::uint32_t>(PTRACE_PEEKSIGINFO_SHARED) : 0U, batch};
-    const auto count = base::check(::ptrace(PTRACE_PEEKSIGINFO, tid, &args, signals), "read pending signals of", fmt::format("thread {}", tid));
+    const auto count = base::check(::ptrace(PTRACE_PEEKSIGINFO, tid, &args, signals), "read pending signals of",
+                                   fmt::format("thread {}", tid));
     for (long i = 0; i < count; ++i) {
       queue.add_signals()->set_siginfo(&signals[i], sizeof signals[i]);
     }
@@ -49,7 +50,6 @@ images::signal_queue_entry save_pending(pid_t tid, bool shared) {
     offset += static_cast<std::uint64_t>(count);
   }
 }
-
 
 void plan_signals(const TaskImage& task, restorer::Builder& builder) {
   int next = 0;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only
-#include <unistd.h>
-#include <sys/syscall.h>
-#include <sys/ptrace.h>
-#include <linux/rseq.h>
 #include <fmt/format.h>
+#include <linux/rseq.h>
 #include <sched.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/error.hpp"
 #include "task/objects.hpp"
@@ -75,7 +75,8 @@ namespace {
 void save_robust_list(pid_t tid, images::thread_core_entry& core) {
   std::uint64_t head = 0;
   std::size_t size = 0;
-  base::check(::syscall(SYS_get_robust_list, tid, &head, &size), "read the robust list of", fmt::format("thread {}", tid));
+  base::check(::syscall(SYS_get_robust_list, tid, &head, &size), "read the robust list of",
+              fmt::format("thread {}", tid));
   core.set_futex_rla(head);
   core.set_futex_rla_len(static_cast<std::uint32_t>(size));
 }
@@ -94,7 +95,8 @@ void save_scheduling(pid_t tid, const parasite::ThreadInfo& info, images::thread
   const auto policy = static_cast<unsigned>(info.policy) & ~reset_on_fork;
   const bool realtime = policy == SCHED_FIFO || policy == SCHED_RR;
   if (!realtime && policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE) {
-    throw base::Error("cannot dump", fmt::format("scheduling policy {} of thread {}", policy, tid), 0, "the image format knows no such policy");
+    throw base::Error("cannot dump", fmt::format("scheduling policy {} of thread {}", policy, tid), 0,
+                      "the image format knows no such policy");
   }
   core.set_sched_policy(static_cast<std::uint32_t>(info.policy));
   core.set_sched_nice(info.nice);
@@ -136,7 +138,8 @@ void plan_threads(const Checkpoint& checkpoint, const TaskImage& task, restorer:
   std::vector<restorer::Thread> threads;
   threads.push_back(plan_thread(checkpoint, task, task.core, task.entry.pid(), builder));
   for (std::size_t i = 0; i < task.threads.size(); ++i) {
-    threads.push_back(plan_thread(checkpoint, task, task.threads[i], task.entry.threads(static_cast<int>(i) + 1), builder));
+    threads.push_back(
+        plan_thread(checkpoint, task, task.threads[i], task.entry.threads(static_cast<int>(i) + 1), builder));
   }
   const auto ref = builder.add(threads);
   builder.plan().threads = ref;

@@ -10,7 +10,9 @@ namespace criu::task {
 
 namespace {
 
-[[noreturn]] void corrupt(const TaskImage& task) { throw base::Error("corrupt checkpoint", "a timer of " + task.name(), 0); }
+[[noreturn]] void corrupt(const TaskImage& task) {
+  throw base::Error("corrupt checkpoint", "a timer of " + task.name(), 0);
+}
 
 // A periodic timer caught at the very moment it ran out must stay armed.
 restorer::Itimer itimer_from(const TaskImage& task, const images::itimer_entry& entry) {
@@ -62,7 +64,6 @@ void save_timers(const std::vector<procfs::Timer>& known, const parasite::Proces
     }
   }
 }
-
 
 void plan_timers(const TaskImage& task, restorer::Builder& builder) {
   const auto& timers = task.core.tc().timers();

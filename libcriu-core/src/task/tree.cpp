@@ -24,7 +24,10 @@ void Sessions::require(const TaskImage& task, pid_t session) {
   // A task that leads its session could have been born into any; others are in the one they were born into.
   const auto [known, fresh] = born_in_.emplace(&task, session);
   if (!fresh && known->second != session) {
-    throw Error("cannot restore", fmt::format("{}: it and its children need sessions {} and {} to be born into", task.name(), known->second, session), 0);
+    throw Error("cannot restore",
+                fmt::format("{}: it and its children need sessions {} and {} to be born into", task.name(),
+                            known->second, session),
+                0);
   }
   if (fresh && task.parent != nullptr) {
     place(task, session);
@@ -93,7 +96,8 @@ std::size_t Sessions::helper_count() const {
 }
 
 bool Sessions::has_helper(pid_t session) const {
-  return std::any_of(helpers_.begin(), helpers_.end(), [&](const auto& of_parent) { return of_parent.second.contains(session); });
+  return std::any_of(helpers_.begin(), helpers_.end(),
+                     [&](const auto& of_parent) { return of_parent.second.contains(session); });
 }
 
 std::multimap<const TaskImage*, pid_t> group_helpers(const Checkpoint& checkpoint, const Sessions& sessions) {
