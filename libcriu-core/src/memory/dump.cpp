@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <pagemap.pb.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -15,6 +16,7 @@
 #include "memory/areas.hpp"
 #include "memory/page_writer.hpp"
 #include "memory/pages.hpp"
+#include "memory/vdso.hpp"
 
 namespace criu::memory {
 
@@ -92,10 +94,29 @@ void refuse_unsupported(const procfs::Task& task, const Area& area) {
 
 class AreaSaver {
  public:
-  AreaSaver(DumpContext& context, files::Collector& files, const procfs::Task& task, images::mm_entry& mm)
-      : context_(context), files_(files), task_(task), mm_(mm) {}
+  AreaSaver(files::Collector& files, const procfs::Task& task, images::mm_entry& mm)
+      : files_(files), task_(task), mm_(mm) {}
+
+  // A vDSO that another one's functions jump to is this kernel's alone; what the task knows is the one that jumps.
+  void look_for_mark(const std::vector<Area>& areas) {
+    for (const auto& area : areas) {
+      if (area.name == "[vdso]") {
+        const auto mem = task_.open("mem", O_RDONLY);
+        VdsoMark mark{};
+        if (::pread(mem.get(), &mark, sizeof mark, static_cast<off_t>(area.start)) == sizeof mark && mark.valid()) {
+          redirected_ = mark.redirected();
+        }
+      }
+    }
+  }
 
   void save(const Area& area) {
+    if (redirected_ != 0 && (area.name == "[vdso]" || area.name.starts_with("[vvar"))) {
+      return;
+    }
+    if (redirected_ != 0 && area.start == redirected_) {
+      return add(area, vdso | regular | anon_private, MAP_PRIVATE | MAP_ANONYMOUS);
+    }
     if (area.name == "[vsyscall]") {
       return add(area, vsyscall | anon_private, MAP_PRIVATE | MAP_ANONYMOUS);
     }
@@ -153,10 +174,10 @@ class AreaSaver {
     add(area, vvar | regular | anon_private, MAP_PRIVATE | MAP_ANONYMOUS);
   }
 
-  DumpContext& context_;
   files::Collector& files_;
   const procfs::Task& task_;
   images::mm_entry& mm_;
+  std::uint64_t redirected_ = 0;  // where the code lies that jumps into this kernel's vDSO
 };
 
 // The parts of the regions that lie in private areas, with what the pagemap says of each.
@@ -225,7 +246,8 @@ void PageStats::fill(images::dump_stats_entry& stats) const {
 
 void save_areas(DumpContext& context, files::Collector& files, const procfs::Task& task, const std::vector<Area>& areas,
                 images::mm_entry& mm) {
-  AreaSaver saver(context, files, task, mm);
+  AreaSaver saver(files, task, mm);
+  saver.look_for_mark(areas);
   for (const auto& area : areas) {
     context.attempt([&] { saver.save(area); });
   }

@@ -27,6 +27,8 @@ constexpr const char* function_names[vdso_functions] = {"__vdso_clock_gettime", 
 // A jump to any address that keeps the argument registers: movabs $target, %rax; jmp *%rax
 constexpr std::size_t jump_size = 12;
 constexpr std::uint64_t largest_vdso = 1 << 20;
+constexpr std::uint64_t mark_signature = 0x4f53447655495243;  // "CRIUvDSO"
+constexpr std::uint64_t mark_version = 3;
 constexpr std::uint64_t nowhere = ~std::uint64_t{0};
 
 // An object inside an untrusted image.
@@ -220,10 +222,10 @@ void redirect_vdso(std::span<std::byte> bytes, const VdsoPlan& plan, const OwnVd
   }
 }
 
+bool VdsoMark::valid() const { return words[0] == mark_signature && words[2] == mark_version; }
+
 VdsoMark vdso_mark(const OwnVdso& own, const VdsoPlan& plan, std::uint64_t home) {
-  constexpr std::uint64_t signature = 0x4f53447655495243;  // "CRIUvDSO"
-  constexpr std::uint64_t version = 3;
-  return {{signature, plan.code->start(), version, plan.data == nullptr ? nowhere : plan.data->start(),
+  return {{mark_signature, plan.code->start(), mark_version, plan.data == nullptr ? nowhere : plan.data->start(),
            own.data.empty() ? nowhere : home}};
 }
 

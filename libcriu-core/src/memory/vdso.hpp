@@ -63,6 +63,9 @@ void redirect_vdso(std::span<std::byte> bytes, const VdsoPlan&, const OwnVdso&, 
 // place of its data, place of the data of the marked one.
 struct VdsoMark {
   std::uint64_t words[5];
+
+  bool valid() const;
+  std::uint64_t redirected() const { return words[1]; }
 };
 VdsoMark vdso_mark(const OwnVdso&, const VdsoPlan&, std::uint64_t home);
 
