@@ -147,7 +147,13 @@ LIVE_TEST("tree: zombies keep their exit codes") {
 }
 
 LIVE_TEST("tree: a stopped task stays stopped, and goes on when continued") {
-  Child child([] { checkpoint_here(); });
+  // In no sigsuspend: its mask is the task's until it is stopped, and again when it goes on, but not in between.
+  Child child(
+      [] {
+        REQUIRE(::signal(SIGUSR2, [](int) {}) != SIG_ERR);
+        CHECK_EQ(::pause(), -1);
+      },
+      [](pid_t pid) { await_syscall(pid, SYS_pause); });
   REQUIRE(::kill(child.pid(), SIGSTOP) == 0);
   int status = 0;
   REQUIRE(::waitpid(child.pid(), &status, WUNTRACED) == child.pid());
@@ -156,7 +162,9 @@ LIVE_TEST("tree: a stopped task stays stopped, and goes on when continued") {
   CHECK_EQ(::kill(child.pid(), SIGCONT), 0);
   CHECK_EQ(::waitpid(child.pid(), &status, WCONTINUED), child.pid());
   CHECK(WIFCONTINUED(status));
-  CHECK_EQ(child.finish(), 0);
+  await_syscall(child.pid(), SYS_pause);
+  CHECK_EQ(::kill(child.pid(), SIGUSR2), 0);
+  CHECK_EQ(child.join(), 0);
 }
 
 LIVE_TEST("tree: an orphan that a subreaper in the tree adopted") {

@@ -65,6 +65,10 @@ Arguments parse(int argc, char** argv) {
       out.names.push_back(argument);
     }
   }
+  // Tests start it from other directories.
+  if (out.config.criu.find('/') != std::string::npos) {
+    out.config.criu = std::filesystem::absolute(out.config.criu);
+  }
   return out;
 }
 

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -209,6 +211,18 @@ std::string timers_of(const fs::path& task) {
   return out;
 }
 
+// Pairs of words, in numbers.
+std::string auxv_of(const fs::path& task) {
+  const auto raw = text_of(task / "auxv");
+  std::ostringstream out;
+  std::array<std::uint64_t, 2> pair{};
+  for (std::size_t at = 0; at + sizeof pair <= raw.size(); at += sizeof pair) {
+    std::memcpy(pair.data(), raw.data() + at, sizeof pair);
+    out << pair[0] << " " << std::hex << pair[1] << std::dec << "\n";
+  }
+  return out.str();
+}
+
 bool is_dead(const fs::path& task) {
   const auto text = text_of(task / "stat");
   const auto close = text.rfind(')');
@@ -281,7 +295,8 @@ Snapshot snapshot_of_tree(pid_t root) {
     snapshot[key + ": maps"] = maps_of(task);
     snapshot[key + ": fd"] = descriptors_of(task, names);
     snapshot[key + ": timers"] = timers_of(task);
-    for (const char* file : {"limits", "oom_score_adj", "loginuid", "cmdline", "environ", "auxv", "coredump_filter"}) {
+    snapshot[key + ": auxv"] = auxv_of(task);
+    for (const char* file : {"limits", "oom_score_adj", "loginuid", "cmdline", "environ", "coredump_filter"}) {
       snapshot[key + ": " + file] = text_of(task / file);
     }
     for (const char* link : {"exe", "cwd", "root"}) {
@@ -302,7 +317,9 @@ std::vector<std::string> lines_of(const std::string& text) {
   std::vector<std::string> lines;
   std::istringstream stream(text);
   for (std::string line; std::getline(stream, line);) {
-    std::replace(line.begin(), line.end(), '\0', ' ');
+    // The terminal of who reads this is not for victims to write to.
+    std::replace_if(
+        line.begin(), line.end(), [](char c) { return static_cast<unsigned char>(c) < ' ' && c != '\t'; }, ' ');
     lines.push_back(line);
   }
   return lines;
