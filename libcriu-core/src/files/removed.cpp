@@ -5,9 +5,13 @@
 #include <fmt/format.h>
 #include <ghost-file.pb.h>
 #include <remap-file-path.pb.h>
+#include <sched.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <exception>
+#include <functional>
 #include <memory>
 
 #include "files/common.hpp"
@@ -216,15 +220,46 @@ class Parents {
   std::vector<std::string> made_;
 };
 
+// Runs something that must not stop half way in a process of its own, which lives on when this one is killed: it shares
+// our memory and descriptors, and we wait. For the time before there are tasks, whose pids it could take.
+class Undivided {
+ public:
+  explicit Undivided(const std::function<void()>& action) : action_(action), stack_(new std::byte[stack_size]) {
+    const auto pid = check(::clone(&Undivided::run, stack_.get() + stack_size, CLONE_VM | CLONE_VFORK | CLONE_FILES, this),
+                           "start a process that is not killed with this one");
+    while (::waitpid(pid, nullptr, __WCLONE) < 0 && errno == EINTR) {
+    }
+    if (thrown_) {
+      std::rethrow_exception(thrown_);
+    }
+  }
+
+ private:
+  static constexpr std::size_t stack_size = 256 << 10;
+
+  static int run(void* self) {
+    auto& undivided = *static_cast<Undivided*>(self);
+    try {
+      undivided.action_();
+    } catch (...) {
+      undivided.thrown_ = std::current_exception();
+    }
+    return 0;
+  }
+
+  const std::function<void()>& action_;
+  std::unique_ptr<std::byte[]> stack_;
+  std::exception_ptr thrown_;
+};
+
 // Makes something under a free name; returns its O_PATH descriptor, and the name is gone again. `suffix` is added when
 // the path itself is taken.
 template <typename Make>
 base::Fd make_nameless(const std::string& path, const std::string& suffix, Make make) {
-  const Parents parents(path);
-  for (const auto& name : {path, path + suffix}) {
+  const auto attempt = [&](const std::string& name) {
     if (make(name.c_str()) < 0) {
       if (errno == EEXIST && name == path) {
-        continue;
+        return base::Fd();
       }
       throw Error("make again the removed file", name, errno);
     }
@@ -237,8 +272,16 @@ base::Fd make_nameless(const std::string& path, const std::string& suffix, Make 
       throw Error("open", name, error);
     }
     return fd;
-  }
-  throw Error("make again the removed file", path, EEXIST);
+  };
+  base::Fd made;
+  Undivided([&] {
+    const Parents parents(path);
+    made = attempt(path);
+    if (!made) {
+      made = attempt(path + suffix);
+    }
+  });
+  return made;
 }
 
 int make_node(const char* name, const images::ghost_file_entry& ghost) {
