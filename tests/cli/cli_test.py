@@ -431,6 +431,26 @@ class RoundTrip(Case):
         self.assertIn(self.state(process.pid), "SR")
         self.assertFalse(os.path.exists(self.images + "/inventory.img"))
 
+    def test_shell_job(self):
+        """A tree whose session is led from outside: refused by name, or joined to the session of who restores it."""
+        process = subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, cwd="/")
+        self.addCleanup(self.end, process.pid, process)
+        while self.read("/proc", str(process.pid), "comm") != "sleep\n":
+            pass
+        self.fails("dump", "-t", str(process.pid), "-D", "images", says="--shell-job")
+        self.assertIn(self.state(process.pid), "SR")
+        for _ in range(2):
+            result = self.run_criu("dump", "-t", str(process.pid), "-D", "images", "--shell-job")
+            self.assertEqual(result.returncode, 0, result)
+            os.waitpid(process.pid, 0)
+            self.fails("restore", "-d", "-D", "images", says="--shell-job")
+            result = self.run_criu("restore", "-d", "-S", "-j", "-D", "images")
+            self.assertEqual(result.returncode, 0, result)
+            self.assertEqual((os.getsid(process.pid), os.getpgid(process.pid)), (os.getsid(0), os.getpgid(0)))
+        os.kill(process.pid, signal.SIGTERM)
+        self.assertEqual(os.waitpid(process.pid, 0)[1], signal.SIGTERM)
+
     def test_the_vdso_of_another_kernel(self):
         """Forced by CRIU's own test hook; three rounds, since a later dump must know the proxy for what it is."""
         process = self.program(
