@@ -26,7 +26,8 @@ Master::Master(RestoreContext& context, Family& family) : context_(context), fam
   const auto& checkpoint = context.checkpoint;
   const auto slots_at = (sizeof(restorer::Shared) + 63) / 64 * 64;
   const auto regions_at = (slots_at + context.files.slot_count() * sizeof(files::Slot) + 63) / 64 * 64;
-  const auto size = regions_at + checkpoint.tasks.size() * sizeof(restorer::Region);
+  const auto births_at = regions_at + checkpoint.tasks.size() * sizeof(restorer::Region);
+  const auto size = births_at + family.size_of_births(checkpoint);
   context.shared_size = (size + memory::page_size - 1) / memory::page_size * memory::page_size;
   void* at = ::mmap(nullptr, context.shared_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED) {
@@ -36,6 +37,7 @@ Master::Master(RestoreContext& context, Family& family) : context_(context), fam
   context.shared = reinterpret_cast<restorer::Shared*>(bytes);
   context.files.use(reinterpret_cast<files::Slot*>(bytes + slots_at));
   family.regions = reinterpret_cast<restorer::Region*>(bytes + regions_at);
+  family.births = reinterpret_cast<Births*>(bytes + births_at);
 
   pthread_mutexattr_t attributes;
   ::pthread_mutexattr_init(&attributes);
@@ -58,14 +60,12 @@ Master::Master(RestoreContext& context, Family& family) : context_(context), fam
 
 Master::~Master() {
   if (started_) {
-    // Everybody by pid: a task that fell out of the tree's shape must go too. Then the root is ours to reap.
-    for (const auto& task : context_.checkpoint.tasks) {
-      if (task->parent != nullptr) {
-        ::kill(task->pid(), SIGKILL);
+    // All that were born: one that fell out of the tree's shape must go too. Then the root is ours to reap.
+    const auto& births = *family_.births;
+    for (std::uint32_t i = 0; i < __atomic_load_n(&births.count, __ATOMIC_ACQUIRE); ++i) {
+      if (const auto pid = __atomic_load_n(&births.pids[i], __ATOMIC_ACQUIRE); pid > 0) {
+        ::kill(pid, SIGKILL);
       }
-    }
-    for (const auto& [maker, pid] : family_.helpers) {
-      ::kill(pid, SIGKILL);
     }
     const auto root = context_.checkpoint.root().pid();
     ::kill(root, SIGKILL);

@@ -119,8 +119,15 @@ class Rebirth {
     ::_exit(1);
   }
 
+  // Parent and child note it both: either may be killed before it gets to it.
+  pid_t bear(pid_t pid, std::uint64_t flags, const std::string& who) const {
+    const auto born = fork_with_pid(pid, flags, who);
+    family_.births->add(pid);
+    return born;
+  }
+
   void make(const TaskImage& task, std::uint64_t flags) {
-    if (fork_with_pid(task.pid(), flags, task.name()) == 0) {
+    if (bear(task.pid(), flags, task.name()) == 0) {
       Rebirth(context_, family_, task, &memory_).run();
     }
   }
@@ -147,7 +154,7 @@ class Rebirth {
 
   void make_session_helpers() {
     for (const auto& [session, members] : family_.sessions.helpers_of(task_)) {
-      if (fork_with_pid(session, 0, fmt::format("the leader of session {}, which is gone,", session)) == 0) {
+      if (bear(session, 0, fmt::format("the leader of session {}, which is gone,", session)) == 0) {
         lead_session(members);
       }
     }
@@ -168,7 +175,7 @@ class Rebirth {
     const auto [begin, end] = family_.helpers.equal_range(&task_);
     for (auto helper = begin; helper != end; ++helper) {
       const auto who = fmt::format("the leader of process group {}, which is gone,", helper->second);
-      if (fork_with_pid(helper->second, 0, who) == 0) {
+      if (bear(helper->second, 0, who) == 0) {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (::setpgid(0, 0) < 0) {
           report(context_.shared, "make process group " + std::to_string(helper->second), errno);
@@ -184,9 +191,11 @@ class Rebirth {
     const auto [begin, end] = family_.helpers.equal_range(&task_);
     for (auto helper = begin; helper != end; ++helper) {
       check(::waitpid(helper->second, nullptr, 0), "wait for the helper of a process group", task_.name());
+      family_.births->remove(helper->second);
     }
     for (const auto& [session, members] : family_.sessions.helpers_of(task_)) {
       check(::waitpid(session, nullptr, 0), "wait for the helper of a session", task_.name());
+      family_.births->remove(session);
     }
   }
 
@@ -249,6 +258,18 @@ class Rebirth {
 };
 
 }  // namespace
+
+void Births::remove(pid_t pid) {
+  for (std::uint32_t i = 0; i < __atomic_load_n(&count, __ATOMIC_ACQUIRE); ++i) {
+    auto expected = pid;
+    __atomic_compare_exchange_n(&pids[i], &expected, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+  }
+}
+
+std::size_t Family::size_of_births(const Checkpoint& checkpoint) const {
+  const auto all = checkpoint.tasks.size() + helpers.size() + sessions.helper_count();
+  return sizeof(Births) + 2 * all * sizeof(pid_t);
+}
 
 void Family::expect(const Checkpoint& checkpoint, restorer::Shared& shared) const {
   std::uint32_t alive = 0, threads = 0;

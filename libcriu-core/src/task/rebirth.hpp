@@ -9,6 +9,17 @@
 
 namespace criu::task {
 
+// The processes of this restore, in memory that all of them share. The pids in the images are only wishes: whoever has
+// one that we did not get is a stranger.
+struct Births {
+  std::uint32_t count;
+  pid_t pids[];
+
+  void add(pid_t pid) { __atomic_store_n(&pids[__atomic_fetch_add(&count, 1, __ATOMIC_ACQ_REL)], pid, __ATOMIC_RELEASE); }
+  // It has been waited for, and its pid may go to anybody.
+  void remove(pid_t pid);
+};
+
 // What all tasks need to know of the tree, worked out before the first is born.
 struct Family {
   explicit Family(const Checkpoint& checkpoint) : sessions(checkpoint), helpers(group_helpers(checkpoint, sessions)) {}
@@ -16,6 +27,9 @@ struct Family {
   Sessions sessions;
   std::multimap<const TaskImage*, pid_t> helpers;
   restorer::Region* regions = nullptr;  // shared; by position in the checkpoint
+  Births* births = nullptr;             // shared
+
+  std::size_t size_of_births(const Checkpoint& checkpoint) const;
 
   // How many arrive at each stage.
   void expect(const Checkpoint& checkpoint, restorer::Shared& shared) const;
