@@ -13,9 +13,8 @@ using live::skip;
 
 namespace {
 
-
-constexpr int set_mdwe = 65, get_mdwe = 66;        // PR_SET_MDWE, PR_GET_MDWE: 6.3
-constexpr int get_registrations = 1 << 9;          // MEMBARRIER_CMD_GET_REGISTRATIONS: 6.3
+constexpr int set_mdwe = 65, get_mdwe = 66;  // PR_SET_MDWE, PR_GET_MDWE: 6.3
+constexpr int get_registrations = 1 << 9;    // MEMBARRIER_CMD_GET_REGISTRATIONS: 6.3
 
 long membarrier(int command) { return ::syscall(SYS_membarrier, command, 0, 0); }
 

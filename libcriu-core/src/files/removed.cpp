@@ -225,8 +225,9 @@ class Parents {
 class Undivided {
  public:
   explicit Undivided(const std::function<void()>& action) : action_(action), stack_(new std::byte[stack_size]) {
-    const auto pid = check(::clone(&Undivided::run, stack_.get() + stack_size, CLONE_VM | CLONE_VFORK | CLONE_FILES, this),
-                           "start a process that is not killed with this one");
+    const auto pid =
+        check(::clone(&Undivided::run, stack_.get() + stack_size, CLONE_VM | CLONE_VFORK | CLONE_FILES, this),
+              "start a process that is not killed with this one");
     while (::waitpid(pid, nullptr, __WCLONE) < 0 && errno == EINTR) {
     }
     if (thrown_) {

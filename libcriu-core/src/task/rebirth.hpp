@@ -15,7 +15,9 @@ struct Births {
   std::uint32_t count;
   pid_t pids[];
 
-  void add(pid_t pid) { __atomic_store_n(&pids[__atomic_fetch_add(&count, 1, __ATOMIC_ACQ_REL)], pid, __ATOMIC_RELEASE); }
+  void add(pid_t pid) {
+    __atomic_store_n(&pids[__atomic_fetch_add(&count, 1, __ATOMIC_ACQ_REL)], pid, __ATOMIC_RELEASE);
+  }
   // It has been waited for, and its pid may go to anybody.
   void remove(pid_t pid);
 };
