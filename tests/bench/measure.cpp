@@ -111,8 +111,7 @@ void clear() {
     if (!any) {
       return;
     }
-    while (::waitpid(-1, nullptr, 0) > 0) {
-    }
+    ::waitpid(-1, nullptr, 0);  // one at a time: the children of who has died are ours only now
   }
 }
 
