@@ -161,8 +161,12 @@ bool Reader::next(google::protobuf::MessageLite& record) {
   }
   std::string body(size, '\0');
   take(body.data(), size);
-  if (!record.ParseFromString(body)) {
-    corrupt("not a " + record.GetTypeName() + ": " + record.InitializationErrorString());
+  // In two steps: protobuf would say on stderr what the error says.
+  if (!record.ParsePartialFromString(body)) {
+    corrupt("not a " + record.GetTypeName());
+  }
+  if (!record.IsInitialized()) {
+    corrupt("a " + record.GetTypeName() + " without a required field");
   }
   return true;
 }
