@@ -61,9 +61,9 @@ Master::Master(RestoreContext& context, Family& family) : context_(context), fam
 Master::~Master() {
   if (started_) {
     // All that were born: one that fell out of the tree's shape must go too. Then the root is ours to reap.
-    const auto& births = *family_.births;
+    auto& births = *family_.births;
     for (std::uint32_t i = 0; i < __atomic_load_n(&births.count, __ATOMIC_ACQUIRE); ++i) {
-      if (const auto pid = __atomic_load_n(&births.pids[i], __ATOMIC_ACQUIRE); pid > 0) {
+      if (const auto pid = __atomic_load_n(&births.pids()[i], __ATOMIC_ACQUIRE); pid > 0) {
         ::kill(pid, SIGKILL);
       }
     }

@@ -262,7 +262,7 @@ class Rebirth {
 void Births::remove(pid_t pid) {
   for (std::uint32_t i = 0; i < __atomic_load_n(&count, __ATOMIC_ACQUIRE); ++i) {
     auto expected = pid;
-    __atomic_compare_exchange_n(&pids[i], &expected, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    __atomic_compare_exchange_n(&pids()[i], &expected, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
   }
 }
 

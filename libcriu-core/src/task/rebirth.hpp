@@ -13,10 +13,10 @@ namespace criu::task {
 // one that we did not get is a stranger.
 struct Births {
   std::uint32_t count;
-  pid_t pids[];
 
+  pid_t* pids() { return reinterpret_cast<pid_t*>(this + 1); }
   void add(pid_t pid) {
-    __atomic_store_n(&pids[__atomic_fetch_add(&count, 1, __ATOMIC_ACQ_REL)], pid, __ATOMIC_RELEASE);
+    __atomic_store_n(&pids()[__atomic_fetch_add(&count, 1, __ATOMIC_ACQ_REL)], pid, __ATOMIC_RELEASE);
   }
   // It has been waited for, and its pid may go to anybody.
   void remove(pid_t pid);
