@@ -169,6 +169,23 @@ LIVE_TEST("memory: copy-on-write pages stay shared between parent and child") {
   CHECK_EQ(child.finish(), 0);
 }
 
+LIVE_TEST("memory: a child has pages where its parent has none and may not write") {
+  constexpr std::size_t pages = 64;
+  char* at = anonymous(pages);
+  REQUIRE(::mprotect(at, pages * page, PROT_READ) == 0);
+  Child child([at] {
+    REQUIRE(::mprotect(at, pages * page, PROT_READ | PROT_WRITE) == 0);
+    at[3 * page] = 'c';
+    REQUIRE(::mprotect(at, pages * page, PROT_READ) == 0);
+    checkpoint_here();
+    CHECK_EQ(at[3 * page], 'c');
+    CHECK_EQ(at[4 * page], '\0');
+  });
+  checkpoint_here();
+  CHECK_EQ(at[3 * page], '\0');
+  CHECK_EQ(child.finish(), 0);
+}
+
 LIVE_TEST("memory: an area that grows down") {
   char* below = anonymous(256);
   REQUIRE(::munmap(below, 256 * page) == 0);

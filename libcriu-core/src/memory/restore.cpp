@@ -170,9 +170,24 @@ std::uint64_t Restored::choose_places(const TaskImage& task, const Restored* par
   return room;
 }
 
+// The parent may have had nothing to fill in where this task has.
+void Restored::make_writable(const TaskImage& task, const std::vector<Run>& runs) {
+  for (auto& area : parked_) {
+    const auto wanted = filling_protection(*area.vma, runs);
+    if (!area.inherited || (wanted & PROT_WRITE) == 0 || (area.prot & PROT_WRITE) != 0) {
+      continue;
+    }
+    area.prot = wanted;
+    if (::mprotect(pointer(area.at), area.vma->end() - area.vma->start(), static_cast<int>(wanted)) < 0) {
+      throw Error("make writable", where(task, *area.vma), errno);
+    }
+  }
+}
+
 void Restored::map_beside(RestoreContext& context, const TaskImage& task, const std::vector<Run>& runs,
                           const Restored* parent) {
   const auto room = choose_places(task, parent);
+  make_writable(task, runs);
   if (room == 0) {
     return;
   }

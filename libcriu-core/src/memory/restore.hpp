@@ -44,6 +44,7 @@ class Restored {
   };
 
   std::uint64_t choose_places(const TaskImage&, const Restored* parent);
+  void make_writable(const TaskImage&, const std::vector<Run>& runs);
   void map_beside(RestoreContext&, const TaskImage&, const std::vector<Run>& runs, const Restored* parent);
   static bool mapped_alike(const Parked&, const Parked&);
   void map_run(const RestoreContext&, const TaskImage&, std::size_t first, std::size_t end);
