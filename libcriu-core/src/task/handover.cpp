@@ -11,6 +11,7 @@
 #include "base/error.hpp"
 #include "core/registers.hpp"
 #include "restorer/builder.hpp"
+#include "task/master.hpp"
 
 namespace criu::task {
 
@@ -53,6 +54,24 @@ std::uint64_t syscall_instruction(const restorer::Region& region) {
 
 }  // namespace
 
+Handover::~Handover() {
+  for (const auto tid : attached_) {
+    ::kill(tid, SIGKILL);  // whichever of its threads is named, the process is meant
+  }
+  reap_attached(false);
+  reap_attached(true);
+}
+
+// A traced thread that died is its tracer's to reap, and its process cannot be reaped before it.
+void Handover::reap_attached(bool leaders) const {
+  for_each_thread(checkpoint_, [&](const TaskImage& task, pid_t tid, const images::core_entry&) {
+    if (!attached_.contains(tid) || (tid == task.pid()) != leaders || tid == checkpoint_.root().pid()) {
+      return;
+    }
+    reap(tid);
+  });
+}
+
 void Handover::attach() {
   bool seccomp = false;
   for_each_thread(checkpoint_, [&](const TaskImage&, pid_t, const images::core_entry& core) {
@@ -61,6 +80,7 @@ void Handover::attach() {
   const long options = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | (seccomp ? PTRACE_O_SUSPEND_SECCOMP : 0);
   for_each_thread(checkpoint_, [&](const TaskImage& task, pid_t tid, const images::core_entry&) {
     check(::ptrace(PTRACE_SEIZE, tid, nullptr, options), "attach to", fmt::format("thread {} of {}", tid, task.name()));
+    attached_.insert(tid);
   });
 }
 
@@ -142,6 +162,7 @@ void Handover::release(bool leave_stopped) {
   for_each_thread(checkpoint_, [](const TaskImage& task, pid_t tid, const images::core_entry&) {
     check(::ptrace(PTRACE_DETACH, tid, nullptr, nullptr), "let go", fmt::format("thread {} of {}", tid, task.name()));
   });
+  attached_.clear();
 }
 
 }  // namespace criu::task

@@ -13,6 +13,10 @@ class Handover {
  public:
   Handover(const Checkpoint& checkpoint, const restorer::Region* regions)
       : checkpoint_(checkpoint), regions_(regions) {}
+  // Unless they have been released: ends all who were attached to, and reaps them but for the root's leader.
+  ~Handover();
+  Handover(const Handover&) = delete;
+  Handover& operator=(const Handover&) = delete;
   // Attaches to every thread, while they wait for the last stage: seccomp filters must not bite before the end. From
   // here on the death of the master kills them.
   void attach();
@@ -24,10 +28,12 @@ class Handover {
   void release(bool leave_stopped);
 
  private:
+  void reap_attached(bool leaders) const;
   void put_to_sleep(pid_t tid);
   void unmap_restorer(pid_t leader, const restorer::Region& region);
 
   const Checkpoint& checkpoint_;
+  std::set<pid_t> attached_;
   std::set<pid_t> asleep_;  // threads that were stopped in the rest of an interrupted sleep
   const restorer::Region* regions_;
 };

@@ -22,6 +22,14 @@ using restorer::Stage;
 
 static_assert(sizeof(pthread_mutex_t) <= sizeof(restorer::Gate));
 
+void reap(pid_t killed) {
+  int status = 0;
+  pid_t reaped = 0;
+  do {
+    reaped = ::waitpid(killed, &status, __WALL);
+  } while (reaped < 0 ? errno == EINTR : WIFSTOPPED(status));
+}
+
 Master::Master(RestoreContext& context, Family& family) : context_(context), family_(family) {
   const auto& checkpoint = context.checkpoint;
   const auto slots_at = (sizeof(restorer::Shared) + 63) / 64 * 64;
@@ -69,8 +77,7 @@ Master::~Master() {
     }
     const auto root = context_.checkpoint.root().pid();
     ::kill(root, SIGKILL);
-    while (::waitpid(root, nullptr, __WALL) < 0 && errno == EINTR) {
-    }
+    reap(root);
   }
   for (int stage = 0; stage < static_cast<int>(Stage::count); ++stage) {
     ::pthread_mutex_unlock(gate(static_cast<Stage>(stage)));

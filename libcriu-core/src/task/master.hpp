@@ -10,6 +10,9 @@
 
 namespace criu::task {
 
+// Waits for the end of a child or tracee that has been sent SIGKILL, past any stop it had not told yet.
+void reap(pid_t killed);
+
 class Master {
  public:
   // Maps what is shared with the tasks, locks all gates, and works out where internal descriptors begin.
