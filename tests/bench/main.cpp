@@ -9,7 +9,9 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "measure.hpp"
@@ -36,19 +38,24 @@ class Table {
   Table(std::string criu, std::string directory, int times)
       : criu_(std::move(criu)), directory_(std::move(directory)), times_(times) {}
 
-  // Whether all goals are met.
-  bool print_all() {
+  // Whether all goals are met; with a name, of that part alone.
+  bool print_all(const std::string& only) {
     baseline_ = bench::measure_baseline(directory_);
     std::printf("This machine: write of 1 GiB %.0f ms, read %.0f ms, fork and exec of `true` %.2f ms. Best of %d.\n\n",
                 baseline_.write_gib * 1e3, baseline_.read_gib * 1e3, baseline_.spawn * 1e3, times_);
     std::printf("| what | measured | ratio | to | goal | met |\n| --- | ---: | ---: | --- | ---: | --- |\n");
-    memory();
-    small();
-    many("1000 threads", bench::Load::threads, 1000, 60);
-    many("200 processes", bench::Load::processes, 200, 150);
-    many("5000 mappings", bench::Load::mappings, 5000, 40);
-    linear("threads", bench::Load::threads, 1000);
-    linear("processes", bench::Load::processes, 200);
+    const std::pair<const char*, std::function<void()>> parts[] = {
+        {"memory", [this] { memory(); }},
+        {"small", [this] { small(); }},
+        {"threads", [this] { many("threads", bench::Load::threads, 1000, 60); }},
+        {"processes", [this] { many("processes", bench::Load::processes, 200, 150); }},
+        {"mappings", [this] { many("mappings", bench::Load::mappings, 5000, 40); }},
+    };
+    for (const auto& [name, measure] : parts) {
+      if (only.empty() || only == name) {
+        measure();
+      }
+    }
     return met_;
   }
 
@@ -80,18 +87,15 @@ class Table {
   }
 
   // Goals in milliseconds on a machine that takes one for `true`.
-  void many(const std::string& what, bench::Load load, std::size_t amount, double goal) {
-    const auto result = bench::measure(criu_, directory_, load, amount, times_);
-    add({"dump, " + what, result.dump, result.dump / baseline_.spawn, "`true`", goal});
-    add({"restore, " + what, result.restore, result.restore / baseline_.spawn, "`true`", goal});
-  }
-
-  // Ten times as many take ten times as long, and a third more at most.
-  void linear(const std::string& what, bench::Load load, std::size_t amount) {
+  // And ten times as many take ten times as long, and a third more at most.
+  void many(const std::string& name, bench::Load load, std::size_t amount, double goal) {
+    const auto what = std::to_string(amount) + " " + name;
     const auto few = bench::measure(criu_, directory_, load, amount, times_);
+    add({"dump, " + what, few.dump, few.dump / baseline_.spawn, "`true`", goal});
+    add({"restore, " + what, few.restore, few.restore / baseline_.spawn, "`true`", goal});
     const auto many = bench::measure(criu_, directory_, load, amount * 10, 1);
-    add({"dump, ten times the " + what, many.dump, many.dump / few.dump, "one time", 13.3});
-    add({"restore, ten times the " + what, many.restore, many.restore / few.restore, "one time", 13.3});
+    add({"dump, ten times the " + name, many.dump, many.dump / few.dump, "one time", 13.3});
+    add({"restore, ten times the " + name, many.restore, many.restore / few.restore, "one time", 13.3});
   }
 
   std::string criu_, directory_;
@@ -110,6 +114,7 @@ int main(int argc, char** argv) {
   // Images on tmpfs, as the goals say.
   std::string directory = "/dev/shm";
   int times = 3;
+  std::string only;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string name = argv[i];
     if (name == "--criu") {
@@ -118,10 +123,12 @@ int main(int argc, char** argv) {
       directory = argv[i + 1];
     } else if (name == "--times") {
       times = std::atoi(argv[i + 1]);
+    } else if (name == "--only") {
+      only = argv[i + 1];
     }
   }
   if (criu.empty() || ::geteuid() != 0) {
-    std::fprintf(stderr, "usage: bench --criu PATH [--dir TMPFS] [--times N]   (as root)\n");
+    std::fprintf(stderr, "usage: bench --criu PATH [--dir TMPFS] [--times N] [--only memory|small|threads|processes|mappings]   (as root)\n");
     return 2;
   }
   directory += "/criu-bench-XXXXXX";
@@ -132,7 +139,7 @@ int main(int argc, char** argv) {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   int status = 1;
   try {
-    status = Table(criu, directory, times).print_all() ? 0 : 1;
+    status = Table(criu, directory, times).print_all(only) ? 0 : 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
   }
