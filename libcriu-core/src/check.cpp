@@ -8,9 +8,6 @@
 
 namespace criu {
 
-// A build may lack the part that knows what a tree holds; `check` of the kernel does not depend on it.
-[[gnu::weak]] std::vector<std::string> obstacles(const Options& options);
-
 namespace {
 
 namespace probe = kernel::probe;
@@ -124,9 +121,6 @@ bool check_feature(const std::string& name, const Say& say) {
 }
 
 bool check_tree(const Options& options, const Say& say) {
-  if (&obstacles == nullptr) {
-    throw base::Error("check of a tree", "not supported by this version yet", 0);
-  }
   const auto found = obstacles(options);
   for (const auto& obstacle : found) {
     say(obstacle);
