@@ -128,7 +128,9 @@ int main(int argc, char** argv) {
     }
   }
   if (criu.empty() || ::geteuid() != 0) {
-    std::fprintf(stderr, "usage: bench --criu PATH [--dir TMPFS] [--times N] [--only memory|small|threads|processes|mappings]   (as root)\n");
+    std::fprintf(stderr,
+                 "usage: bench --criu PATH [--dir TMPFS] [--times N] [--only memory|small|threads|processes|mappings]  "
+                 " (as root)\n");
     return 2;
   }
   directory += "/criu-bench-XXXXXX";
