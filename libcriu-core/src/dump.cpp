@@ -23,7 +23,9 @@ void unseal(const image::Directory& images) {
 }
 
 // The inventory comes last: a directory without one is no checkpoint.
-void seal(const DumpContext& context, const task::Ids& ids) {
+void seal(DumpContext& context, const task::Ids& ids, image::Outbox& outbox) {
+  outbox.flush();
+  context.worker.wait();
   images::inventory_entry inventory;
   inventory.set_img_version(2);
   inventory.set_fdinfo_per_id(true);
@@ -33,7 +35,9 @@ void seal(const DumpContext& context, const task::Ids& ids) {
   inventory.set_lsmtype(images::NO_LSM);
   inventory.set_network_lock_method(0);
   inventory.mutable_plugins_entry();
-  context.images.put(image::type::inventory, 0, inventory);
+  image::Writer writer(context.images.fd(), image::file_name(image::type::inventory, 0), image::type::inventory);
+  writer.write(inventory);
+  writer.finish();
 }
 
 // All that is in the way, one a line.
@@ -51,14 +55,15 @@ void stop_at_obstacles(const DumpContext& context) {
   throw Error("cannot dump", fmt::format("{} things are in the way:{}", context.obstacles.size(), all), 0);
 }
 
-void save_memory(DumpContext& context, const task::FrozenTree& tree, std::vector<task::SavedTask>& saved,
-                 memory::PageStats& stats) {
+// What an address space is made of, now that the worker has seen its pages.
+void save_address_spaces(DumpContext& context, const task::FrozenTree& tree, std::vector<task::SavedTask>& saved,
+                         memory::PageStats& stats) {
   for (std::size_t i = 0; i < saved.size(); ++i) {
     const auto& task = tree.tasks()[i];
     if (task.state != TaskState::dead) {
-      const auto number = static_cast<std::uint64_t>(task.pid);
-      memory::save_pages(context, procfs::Task(task.pid), number, saved[i].stack_pointers, saved[i].mm, stats);
-      context.images.put(image::type::mm, number, saved[i].mm);
+      memory::add_guards(saved[i].pages, saved[i].mm);
+      stats += saved[i].pages.stats;
+      context.images.put(image::type::mm, static_cast<std::uint64_t>(task.pid), saved[i].mm);
     }
   }
 }
@@ -66,38 +71,54 @@ void save_memory(DumpContext& context, const task::FrozenTree& tree, std::vector
 }  // namespace
 
 void dump(const Options& options) {
-  const image::Directory images(options.images_dir);
-  DumpContext context{.options = options, .images = images, .obstacles = {}};
+  image::Directory images(options.images_dir);
+  DumpContext context{.options = options, .images = images};
+  // A tree that goes on need not wait for the disk, unless a script is to see it frozen.
+  const bool early = options.final_state == FinalState::running && options.action_scripts.empty();
+  image::Outbox outbox(context.worker, early);
+  images.write_through(outbox);
+  std::vector<task::SavedTask> saved;
+  const Worker::Scope working(context.worker);
   run_scripts(options, Event::pre_dump, {images.fd(), options.tree});
+  outbox.prepare();
+  task::Collected all(context);
   const Stopwatch freezing;
   task::FrozenTree tree(options.tree, options.timeout);
   images::dump_stats_entry stats;
   stats.set_freezing_time(freezing.microseconds());
   const Stopwatch frozen;
+  saved.resize(tree.tasks().size());
   unseal(images);
-  task::Collected all(context);
-
   task::save_tree(context, tree);
-  std::vector<task::SavedTask> saved(tree.tasks().size());
   for (std::size_t i = 0; i < saved.size(); ++i) {
-    context.attempt([&] { saved[i] = task::save_task(context, tree, i, all); });
+    if (i + 1 < saved.size()) {
+      task::look_at_areas(context, tree.tasks()[i + 1], saved[i + 1]);
+    }
+    context.attempt([&] { task::save_task(context, tree, i, all, saved[i]); });
   }
   all.files.finish();
-  stop_at_obstacles(context);  // before the long part
-  save_memory(context, tree, saved, all.pages);
+  stop_at_obstacles(context);  // before the longest part, which the worker has only begun
+  context.worker.wait();
+  memory::PageStats pages;
+  save_address_spaces(context, tree, saved, pages);
   images.put(image::type::seccomp, 0, all.seccomp);
   const procfs::Task root(options.tree);
   namespaces::save_clocks(images, root, all.ids.of(options.tree, root), all.ids.own());
   stop_at_obstacles(context);
-  seal(context, all.ids);
+  if (early) {
+    tree.release(FinalState::running);
+    stats.set_frozen_time(frozen.microseconds());
+  }
+  seal(context, all.ids, outbox);
   run_scripts(options, Event::post_dump, {images.fd(), options.tree});
-
-  tree.release(options.final_state);
+  if (!early) {
+    tree.release(options.final_state);
+    stats.set_frozen_time(frozen.microseconds());
+  }
   if (options.final_state != FinalState::running) {
     all.files.keep_links();
   }
-  stats.set_frozen_time(frozen.microseconds());
-  all.pages.fill(stats);
+  pages.fill(stats);
   finish_stats(options, stats);
   LOG_INFO("Dumping finished successfully");
 }

@@ -8,6 +8,7 @@
 #include "base/error.hpp"
 #include "image/directory.hpp"
 #include "options.hpp"
+#include "worker.hpp"
 
 namespace criu {
 
@@ -16,6 +17,8 @@ struct DumpContext {
   const image::Directory& images;
   // Only to find out what is in the way: contents are not copied, and nothing outside the image directory is touched.
   bool look_only = false;
+  // For what needs no ptrace.
+  Worker worker;
   // Everything found to be in the way: told to the user at once, not one a run.
   std::vector<base::Error> obstacles;
   // Numbers of pages files: one for each address space or shared object.

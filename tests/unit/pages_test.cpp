@@ -51,13 +51,14 @@ void put(const image::Directory& dir, std::uint64_t number, std::uint32_t pages_
   REQUIRE(::ftruncate(pages.get(), static_cast<off_t>(present * page_size)) == 0);
 }
 
+base::Fd open_mem() { return base::Fd(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC)); }
+
 }  // namespace
 
 TEST_CASE("written pages come back in order, whatever the number of workers") {
   Scratch scratch;
   image::Directory dir(scratch.path);
   const auto file = dir.create_raw(image::type::pages, 1);
-  const auto mem = base::Fd(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
   const std::uint64_t pages = GENERATE(3U, 700U, 5000U);  // one piece; several; enough for two workers
   auto* at = static_cast<std::byte*>(
       ::mmap(nullptr, pages * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
@@ -70,7 +71,7 @@ TEST_CASE("written pages come back in order, whatever the number of workers") {
     }
   }
   const auto start = reinterpret_cast<std::uint64_t>(at);
-  memory::PageWriter writer(::getpid(), mem.get(), file.get());
+  memory::PageWriter writer(::getpid(), open_mem(), base::Fd(::dup(file.get())));
   const auto written = writer.write({{start, start + pages * page_size, true, true, 6}});
   CHECK(writer.bytes() == full * page_size);
   std::uint64_t offset = 0, last = 0;
@@ -92,7 +93,6 @@ TEST_CASE("memory that may not be read is read all the same, and zeros are kept 
   Scratch scratch;
   image::Directory dir(scratch.path);
   const auto file = dir.create_raw(image::type::pages, 1);
-  const auto mem = base::Fd(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
   auto* at = static_cast<std::byte*>(
       ::mmap(nullptr, 4 * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   REQUIRE(at != MAP_FAILED);
@@ -100,7 +100,7 @@ TEST_CASE("memory that may not be read is read all the same, and zeros are kept 
   std::memset(at + page_size, 0, 3 * page_size);
   REQUIRE(::mprotect(at, 4 * page_size, PROT_NONE) == 0);
   const auto start = reinterpret_cast<std::uint64_t>(at);
-  memory::PageWriter writer(::getpid(), mem.get(), file.get());
+  memory::PageWriter writer(::getpid(), open_mem(), base::Fd(::dup(file.get())));
   const auto written = writer.write({{start, start + 2 * page_size, false, false, 4},
                                      {start + 2 * page_size, start + 4 * page_size, false, false, 4}});
   CHECK(writer.bytes() == 4 * page_size);

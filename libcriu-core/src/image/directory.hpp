@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/fd.hpp"
+#include "image/outbox.hpp"
 #include "image/stream.hpp"
 
 namespace criu::image {
@@ -15,7 +16,12 @@ class Directory {
   explicit Directory(const std::string& path);
   explicit Directory(base::Fd fd) : fd_(std::move(fd)) {}
 
-  Writer create(const Type& type, std::uint64_t number = 0) const { return {fd_.get(), file_name(type, number), type}; }
+  // From now on images are written through it.
+  void write_through(Outbox& outbox) { outbox_ = &outbox; }
+  Outbox* outbox() const { return outbox_; }
+  Writer create(const Type& type, std::uint64_t number = 0) const {
+    return {fd_.get(), file_name(type, number), type, outbox_};
+  }
   // A raw file (pages), empty, open for writing.
   base::Fd create_raw(const Type& type, std::uint64_t number) const;
   // Nothing when there is no such file; in this format that stands for an image without records.
@@ -39,6 +45,7 @@ class Directory {
 
  private:
   base::Fd fd_;
+  Outbox* outbox_ = nullptr;
 };
 
 }  // namespace criu::image

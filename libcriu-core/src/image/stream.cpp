@@ -25,6 +25,13 @@ void append_u32(std::string& to, std::uint32_t value) {
   to.append(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
+void write_all(int fd, const std::string& bytes, const std::string& name) {
+  for (std::size_t done = 0; done < bytes.size();) {
+    done += static_cast<std::size_t>(
+        base::check(::write(fd, bytes.data() + done, bytes.size() - done), "write image", name));
+  }
+}
+
 }  // namespace
 
 base::Fd create_file(int dir, const std::string& name) {
@@ -43,14 +50,14 @@ base::Fd create_file(int dir, const std::string& name) {
 
 std::string file_name(const Type& type, std::uint64_t number) { return fmt::format(fmt::runtime(type.name), number); }
 
-Writer::Writer(int dir_fd, std::string name, const Type& type)
-    : dir_fd_(dir_fd), name_(std::move(name)), type_(&type) {}
+Writer::Writer(int dir_fd, std::string name, const Type& type, Outbox* outbox)
+    : dir_fd_(dir_fd), name_(std::move(name)), type_(&type), outbox_(outbox) {}
 
 void Writer::touch() {
-  if (fd_) {
+  if (begun_) {
     return;
   }
-  fd_ = create_file(dir_fd_, name_);
+  begun_ = true;
   if (type_->family != Family::none) {
     append_u32(buffer_, static_cast<std::uint32_t>(type_->family));
   }
@@ -84,19 +91,34 @@ void Writer::raw(std::span<const std::byte> bytes) {
 }
 
 void Writer::flush() {
-  for (std::size_t done = 0; done < buffer_.size();) {
-    done += static_cast<std::size_t>(
-        base::check(::write(fd_.get(), buffer_.data() + done, buffer_.size() - done), "write image", name_));
+  if (!fd_) {
+    fd_ = create_file(dir_fd_, name_);
   }
+  write_all(fd_.get(), buffer_, name_);
   flushed_ += buffer_.size();
   buffer_.clear();
 }
 
 void Writer::finish() {
-  if (fd_) {
+  if (!begun_) {
+    return;
+  }
+  begun_ = false;
+  if (outbox_ == nullptr || fd_) {
     flush();
     base::check(::close(fd_.release()), "close image", name_);
+    return;
   }
+  const auto size = buffer_.size();
+  flushed_ += size;
+  outbox_->put(
+      [dir = dir_fd_, name = name_, bytes = std::move(buffer_)] {
+        auto fd = create_file(dir, name);
+        write_all(fd.get(), bytes, name);
+        base::check(::close(fd.release()), "close image", name);
+      },
+      size);
+  buffer_.clear();
 }
 
 Reader::Reader(base::Fd fd, std::string name, const Type& type) : fd_(std::move(fd)), name_(std::move(name)) {

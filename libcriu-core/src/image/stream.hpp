@@ -11,17 +11,18 @@
 
 #include "base/fd.hpp"
 #include "image/catalog.hpp"
+#include "image/outbox.hpp"
 
 namespace criu::image {
 
 // Creates an image file, in place of an older one of that name.
 base::Fd create_file(int dir, const std::string& name);
 
-// Writes an image. The file appears with the first record, so that an image without records is no file at all;
-// `touch` makes it appear without one. A disk that fills up is an Error at `finish` at the latest.
+// Writes an image. An image without records is no file at all; `touch` makes one appear without them. The file appears
+// at `finish` at the latest, and so does the Error of a disk that is full; with an outbox, when that gets to it.
 class Writer {
  public:
-  Writer(int dir_fd, std::string name, const Type& type);
+  Writer(int dir_fd, std::string name, const Type& type, Outbox* outbox = nullptr);
   Writer(Writer&&) noexcept = default;
   Writer& operator=(Writer&&) noexcept = default;
 
@@ -38,6 +39,8 @@ class Writer {
   int dir_fd_;
   std::string name_;
   const Type* type_;
+  Outbox* outbox_;
+  bool begun_ = false;
   base::Fd fd_;
   std::string buffer_;
   std::uint64_t flushed_ = 0;

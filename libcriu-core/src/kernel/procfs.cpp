@@ -113,11 +113,12 @@ std::string Task::read(const char* name) const {
 }
 
 std::string Task::link(const char* name) const {
-  std::string target(4096, '\0');
-  const auto got = check(::readlinkat(dir_.get(), name, target.data(), target.size()), "read link",
-                         fmt::format("/proc/{}/{}", pid_, name));
-  target.resize(static_cast<std::size_t>(got));
-  return target;
+  char target[4096];
+  const auto got = ::readlinkat(dir_.get(), name, target, sizeof target);
+  if (got < 0) {
+    throw Error("read link", fmt::format("/proc/{}/{}", pid_, name), errno);
+  }
+  return {target, static_cast<std::size_t>(got)};
 }
 
 base::Fd Task::open(const char* name, int flags) const {
@@ -148,6 +149,7 @@ Stat parse_stat(const std::string& text) {
   stat.flags = static_cast<std::uint32_t>(field[9]);
   stat.nice = static_cast<int>(field[19]);
   stat.start_time = field[22];
+  stat.resident = field[24];
   stat.start_code = field[26], stat.end_code = field[27], stat.start_stack = field[28];
   stat.rt_priority = static_cast<unsigned>(field[40]), stat.policy = static_cast<unsigned>(field[41]);
   stat.start_data = field[45], stat.end_data = field[46], stat.start_brk = field[47];

@@ -42,6 +42,7 @@ struct Stat {
   std::uint32_t flags = 0;
   int nice = 0;
   std::uint64_t start_time = 0;
+  std::uint64_t resident = 0;  // pages, about
   std::uint64_t start_code = 0, end_code = 0, start_stack = 0;
   unsigned rt_priority = 0, policy = 0;
   std::uint64_t start_data = 0, end_data = 0, start_brk = 0, arg_start = 0, arg_end = 0, env_start = 0, env_end = 0;

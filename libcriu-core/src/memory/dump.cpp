@@ -181,39 +181,32 @@ class AreaSaver {
 };
 
 // The parts of the regions that lie in private areas, with what the pagemap says of each.
-std::vector<Source> choose_pages(const images::mm_entry& mm, const std::vector<PageRegion>& regions,
-                                 const std::vector<std::uint64_t>& stack_pointers) {
+std::vector<Source> choose_pages(const PagesOf& task, const std::vector<PageRegion>& regions,
+                                 const std::vector<std::uint64_t>& stack_pages) {
   std::vector<Source> sources;
   auto region = regions.begin();
-  for (const auto& vma : mm.vmas()) {
-    if ((vma.status() & vdso) != 0) {
-      sources.push_back({vma.start(), vma.end(), false, false, pe_present});
+  for (const auto& area : task.areas) {
+    if (area.vdso) {
+      sources.push_back({area.start, area.end, false, false, pe_present});
       continue;
     }
-    if (!is_private(vma)) {
-      continue;
-    }
-    while (region != regions.end() && region->end <= vma.start()) {
+    while (region != regions.end() && region->end <= area.start) {
       ++region;
     }
-    const bool anonymous = (vma.status() & anon_private) != 0;
-    const bool lazy = anonymous && (vma.flags() & (MAP_LOCKED | MAP_HUGETLB)) == 0;
-    for (auto at = region; at != regions.end() && at->start < vma.end(); ++at) {
-      if (at->guard || (at->file && !anonymous)) {
+    for (auto at = region; at != regions.end() && at->start < area.end; ++at) {
+      if (at->guard || (at->file && !area.anonymous)) {
         continue;
       }
-      Source source{std::max(at->start, vma.start()), std::min(at->end, vma.end()), (vma.prot() & PROT_READ) != 0,
-                    anonymous, lazy ? pe_present | pe_lazy : pe_present};
+      Source source{std::max(at->start, area.start), std::min(at->end, area.end), area.readable, area.anonymous,
+                    area.lazy ? pe_present | pe_lazy : pe_present};
       // A page that a stack pointer is in is needed at once, whoever restores the rest lazily.
-      for (const auto pointer : stack_pointers) {
-        const auto page = pointer / page_size * page_size;
-        if (lazy && page >= source.start && page < source.end) {
-          if (page > source.start) {
-            sources.push_back({source.start, page, source.readable, source.drop_zeros, source.flags});
-          }
-          sources.push_back({page, page + page_size, source.readable, source.drop_zeros, pe_present});
-          source.start = page + page_size;
+      auto page = std::lower_bound(stack_pages.begin(), stack_pages.end(), source.start);
+      for (; area.lazy && page != stack_pages.end() && *page < source.end; ++page) {
+        if (*page > source.start) {
+          sources.push_back({source.start, *page, source.readable, source.drop_zeros, source.flags});
         }
+        sources.push_back({*page, *page + page_size, source.readable, source.drop_zeros, pe_present});
+        source.start = *page + page_size;
       }
       if (source.start < source.end) {
         sources.push_back(source);
@@ -223,17 +216,40 @@ std::vector<Source> choose_pages(const images::mm_entry& mm, const std::vector<P
   return sources;
 }
 
-void add_guards(const std::vector<PageRegion>& regions, images::mm_entry& mm) {
-  for (const auto& region : regions) {
-    if (region.guard) {
-      auto& vma = *mm.add_vmas();
-      vma.set_start(region.start), vma.set_end(region.end), vma.set_pgoff(0), vma.set_shmid(0), vma.set_prot(0);
-      vma.set_flags(0), vma.set_status(guard), vma.set_fd(-1);
-    }
+std::vector<std::uint64_t> pages_with(const std::vector<std::uint64_t>& pointers) {
+  std::vector<std::uint64_t> pages;
+  pages.reserve(pointers.size());
+  for (const auto pointer : pointers) {
+    pages.push_back(pointer / page_size * page_size);
   }
+  std::sort(pages.begin(), pages.end());
+  pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
+  return pages;
+}
+
+void write_pagemap(const image::Directory& images, const PagesOf& task, const std::vector<Written>& written) {
+  auto image = images.create(image::type::pagemap, task.number);
+  images::pagemap_head head;
+  head.set_pages_id(task.pages_id);
+  image.write(head);
+  images::pagemap_entry entry;
+  for (const auto& run : written) {
+    entry.set_vaddr(run.start);
+    entry.set_compat_nr_pages(0);
+    entry.set_nr_pages(run.pages);
+    entry.set_flags(run.flags);
+    image.write(entry);
+  }
+  image.finish();
 }
 
 }  // namespace
+
+PageStats& PageStats::operator+=(const PageStats& more) {
+  scanned += more.scanned, written += more.written, lazy += more.lazy, skipped_parent += more.skipped_parent;
+  collect_us += more.collect_us, write_us += more.write_us;
+  return *this;
+}
 
 void PageStats::fill(images::dump_stats_entry& stats) const {
   stats.set_memdump_time(static_cast<std::uint32_t>(collect_us));
@@ -253,47 +269,51 @@ void save_areas(DumpContext& context, files::Collector& files, const procfs::Tas
   }
 }
 
-void save_pages(DumpContext& context, const procfs::Task& task, std::uint64_t number,
-                const std::vector<std::uint64_t>& stack_pointers, images::mm_entry& mm, PageStats& stats) {
+PagesOf pages_of(DumpContext& context, pid_t pid, std::uint64_t number, const images::mm_entry& mm,
+                 std::vector<std::uint64_t> stack_pointers) {
+  PagesOf out{pid, number, context.new_pages_id(), {}, std::move(stack_pointers)};
+  for (const auto& vma : mm.vmas()) {
+    const bool is_vdso = (vma.status() & vdso) != 0;
+    if (is_vdso || is_private(vma)) {
+      const bool anonymous = (vma.status() & anon_private) != 0;
+      out.areas.push_back({vma.start(), vma.end(), is_vdso, (vma.prot() & PROT_READ) != 0, anonymous,
+                           anonymous && (vma.flags() & (MAP_LOCKED | MAP_HUGETLB)) == 0});
+    }
+  }
+  return out;
+}
+
+SavedPages save_pages(const image::Directory& images, const PagesOf& task, const std::function<bool()>& abandoned) {
   using clock = std::chrono::steady_clock;
-  const auto began = clock::now();
-  auto sorted = stack_pointers;
-  std::sort(sorted.begin(), sorted.end());
-  sorted.erase(std::unique(sorted.begin(), sorted.end(), [](auto a, auto b) { return a / page_size == b / page_size; }),
-               sorted.end());
-  const auto regions = PageScanner(task).scan(0, task_size());
-  const auto sources = choose_pages(mm, regions, sorted);
-  add_guards(regions, mm);
-  for (const auto& source : sources) {
-    stats.scanned += (source.end - source.start) / page_size;
-  }
-  const auto collected = clock::now();
-
-  const auto pages_id = context.new_pages_id();
-  const auto file = context.images.create_raw(image::type::pages, pages_id);
-  const auto mem = task.open("mem", O_RDONLY);
-  PageWriter writer(task.pid(), mem.get(), file.get());
-  const auto written = writer.write(sources);
-  stats.written += writer.bytes() / page_size;
-
-  auto image = context.images.create(image::type::pagemap, number);
-  images::pagemap_head head;
-  head.set_pages_id(pages_id);
-  image.write(head);
-  for (const auto& run : written) {
-    images::pagemap_entry entry;
-    entry.set_vaddr(run.start);
-    entry.set_compat_nr_pages(0);
-    entry.set_nr_pages(run.pages);
-    entry.set_flags(run.flags);
-    image.write(entry);
-  }
-  image.finish();
   const auto us = [](auto duration) {
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count());
   };
-  stats.collect_us += us(collected - began);
-  stats.write_us += us(clock::now() - collected);
+  SavedPages saved;
+  const auto began = clock::now();
+  const procfs::Task proc(task.pid);
+  const auto regions = PageScanner(proc).scan(0, task_size());
+  const auto sources = choose_pages(task, regions, pages_with(task.stack_pointers));
+  std::copy_if(regions.begin(), regions.end(), std::back_inserter(saved.guards),
+               [](const PageRegion& region) { return region.guard; });
+  for (const auto& source : sources) {
+    saved.stats.scanned += (source.end - source.start) / page_size;
+  }
+  const auto collected = clock::now();
+  PageWriter writer(task.pid, proc.open("mem", O_RDONLY), images.create_raw(image::type::pages, task.pages_id),
+                    images.outbox(), abandoned);
+  write_pagemap(images, task, writer.write(sources));
+  saved.stats.written = writer.bytes() / page_size;
+  saved.stats.collect_us = us(collected - began);
+  saved.stats.write_us = us(clock::now() - collected);
+  return saved;
+}
+
+void add_guards(const SavedPages& saved, images::mm_entry& mm) {
+  for (const auto& region : saved.guards) {
+    auto& vma = *mm.add_vmas();
+    vma.set_start(region.start), vma.set_end(region.end), vma.set_pgoff(0), vma.set_shmid(0), vma.set_prot(0);
+    vma.set_flags(0), vma.set_status(guard), vma.set_fd(-1);
+  }
 }
 
 }  // namespace criu::memory

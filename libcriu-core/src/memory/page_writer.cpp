@@ -14,7 +14,9 @@
 #include <thread>
 
 #include "base/error.hpp"
+#include "memory/buffer.hpp"
 #include "memory/pages.hpp"
+#include "worker.hpp"
 
 namespace criu::memory {
 
@@ -67,15 +69,36 @@ bool all_zero(const std::byte* page) {
   return std::memcmp(page, page + sizeof head, page_size - sizeof head) == 0;
 }
 
+// What was read and is to be written later.
+struct Held {
+  base::Mapping buffer;
+  std::vector<iovec> parts;
+};
+
+void write_at(int file, std::vector<iovec>& parts, std::uint64_t at) {
+  for (std::size_t first = 0; first < parts.size();) {
+    const auto count = std::min<std::size_t>(parts.size() - first, 1024);
+    auto done = check(::pwritev(file, &parts[first], static_cast<int>(count), static_cast<off_t>(at)), "write pages");
+    at += static_cast<std::uint64_t>(done);
+    while (done > 0) {
+      const auto part = std::min<std::size_t>(static_cast<std::size_t>(done), parts[first].iov_len);
+      parts[first].iov_base = static_cast<std::byte*>(parts[first].iov_base) + part;
+      parts[first].iov_len -= part;
+      done -= static_cast<ssize_t>(part);
+      first += parts[first].iov_len == 0 ? 1 : 0;
+    }
+  }
+}
+
 class Job {
  public:
-  Job(pid_t pid, int mem, int file, std::vector<Piece> pieces)
-      : pid_(pid), mem_(mem), file_(file), pieces_(std::move(pieces)) {}
+  Job(pid_t pid, int mem, int file, std::vector<Piece> pieces, const std::function<bool()>& abandoned)
+      : pid_(pid), mem_(mem), file_(file), pieces_(std::move(pieces)), abandoned_(abandoned) {}
 
   void run(bool parallel) {
     std::thread helper;
     if (parallel) {
-      helper = std::thread([this] { work(); });
+      helper = start_thread([this] { work(); });
     }
     work();
     if (helper.joinable()) {
@@ -86,23 +109,36 @@ class Job {
     }
   }
 
+  // Reads all into the buffer, and leaves the writing to the caller.
+  Held read_all(base::Mapping buffer) {
+    auto* at = buffer.data();
+    Held held{std::move(buffer), {}};
+    std::vector<iovec> parts;
+    for (std::size_t index = 0; index < pieces_.size(); ++index) {
+      read(pieces_[index], at);
+      place(index, at, parts);
+      held.parts.insert(held.parts.end(), parts.begin(), parts.end());
+      at += pieces_[index].size;
+    }
+    return held;
+  }
+
   std::vector<Written> written;
   std::uint64_t offset = 0;
 
  private:
   void work() {
-    // Not a vector: it would clear what is overwritten, which for a small task costs more than the rest.
-    const auto buffer = std::make_unique_for_overwrite<std::byte[]>(piece_size);
     std::vector<iovec> to_write;
     try {
+      const auto buffer = map_buffer(piece_size);
       for (;;) {
         const auto index = take();
         if (index >= pieces_.size()) {
           return;
         }
-        read(pieces_[index], buffer.get());
-        const auto at = place(index, buffer.get(), to_write);
-        write(to_write, at);
+        read(pieces_[index], buffer.data());
+        const auto at = place(index, buffer.data(), to_write);
+        write_at(file_, to_write, at);
       }
     } catch (...) {
       const std::lock_guard lock(mutex_);
@@ -113,7 +149,7 @@ class Job {
 
   std::size_t take() {
     const std::lock_guard lock(mutex_);
-    return failure_ ? pieces_.size() : next_++;
+    return failure_ || (abandoned_ && abandoned_()) ? pieces_.size() : next_++;
   }
 
   void read(const Piece& piece, std::byte* into) const {
@@ -207,25 +243,10 @@ class Job {
     return false;
   }
 
-  void write(std::vector<iovec>& parts, std::uint64_t at) const {
-    for (std::size_t first = 0; first < parts.size();) {
-      const auto count = std::min<std::size_t>(parts.size() - first, 1024);
-      auto done =
-          check(::pwritev(file_, &parts[first], static_cast<int>(count), static_cast<off_t>(at)), "write pages");
-      at += static_cast<std::uint64_t>(done);
-      while (done > 0) {
-        const auto part = std::min<std::size_t>(static_cast<std::size_t>(done), parts[first].iov_len);
-        parts[first].iov_base = static_cast<std::byte*>(parts[first].iov_base) + part;
-        parts[first].iov_len -= part;
-        done -= static_cast<ssize_t>(part);
-        first += parts[first].iov_len == 0 ? 1 : 0;
-      }
-    }
-  }
-
   pid_t pid_;
   int mem_, file_;
   std::vector<Piece> pieces_;
+  const std::function<bool()>& abandoned_;
   std::size_t next_ = 0;
   std::size_t turn_index_ = 0;
   std::size_t border_ = 0;
@@ -242,8 +263,20 @@ std::vector<Written> PageWriter::write(const std::vector<Source>& sources) {
   for (const auto& piece : pieces) {
     total += piece.size;
   }
-  Job job(pid_, mem_, file_, std::move(pieces));
-  job.run(total >= parallel_from);
+  Job job(pid_, mem_.get(), file_.get(), std::move(pieces), abandoned_);
+  if (outbox_ != nullptr && outbox_->would_hold(total)) {
+    auto held = std::make_shared<Held>(job.read_all(outbox_->room(total)));
+    auto file = std::make_shared<base::Fd>(std::move(file_));
+    outbox_->put(
+        [held, file] {
+          write_at(file->get(), held->parts, 0);
+          check(::close(file->release()), "write pages");
+        },
+        total);
+  } else {
+    job.run(total >= parallel_from);
+    check(::close(file_.release()), "write pages");
+  }
   bytes_ = job.offset;
   return std::move(job.written);
 }

@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "core/registers.hpp"
 #include "log.hpp"
+#include "memory/pages.hpp"
 #include "task/objects.hpp"
 
 namespace criu::task {
@@ -21,25 +23,32 @@ namespace {
 // One step of saving one task; its parts share what was read of it.
 class TaskSaver {
  public:
-  TaskSaver(DumpContext& context, FrozenTree& tree, std::size_t index, Collected& all)
-      : context_(context), tree_(tree), index_(index), task_(tree.tasks()[index]), all_(all), proc_(task_.pid) {}
+  TaskSaver(DumpContext& context, FrozenTree& tree, std::size_t index, Collected& all, SavedTask& saved)
+      : context_(context),
+        tree_(tree),
+        index_(index),
+        task_(tree.tasks()[index]),
+        all_(all),
+        saved_(saved),
+        proc_(task_.pid) {}
 
-  SavedTask save() {
+  void save() {
     stat_ = procfs::parse_stat(proc_.read("stat"));
     if (task_.state == TaskState::dead) {
-      save_zombie();
-      return {};
+      return save_zombie();
     }
     status_ = procfs::parse_status(proc_.read("status"));
     mem_ = proc_.open("mem", O_RDONLY);
     ids_ = all_.ids.of(task_.pid, proc_);
     check_sharing();
+    save_areas();
     timers_ = procfs::parse_timers(proc_.read("timers"));
     std::vector<int> timer_ids;
     for (const auto& timer : timers_) {
       timer_ids.push_back(timer.id);
     }
     tree_.query(index_, timer_ids, process_, timer_values_, threads_);
+    copy_pages();
     context_.images.put(image::type::ids, task_.pid, ids_);
     save_files();
     save_mm();
@@ -47,7 +56,6 @@ class TaskSaver {
     for (std::size_t i = 1; i < task_.tids.size(); ++i) {
       save_other_thread(i);
     }
-    return std::move(saved_);
   }
 
  private:
@@ -74,6 +82,27 @@ class TaskSaver {
     if (in_other_namespaces(ids_, all_.ids.own())) {
       context_.obstacles.push_back(other_namespaces(name()));
     }
+  }
+
+  void save_areas() {
+    const auto areas = saved_.areas.valid() ? saved_.areas.get() : procfs::parse_smaps(proc_.read("smaps"));
+    memory::save_areas(context_, all_.files, proc_, areas, saved_.mm);
+  }
+
+  // The worker copies the pages while the rest is saved. Not sooner: a task that is asked from inside has to run, and
+  // would have to share the processors with it.
+  void copy_pages() {
+    std::vector<std::uint64_t> stack_pointers;
+    for (const auto tid : task_.tids) {
+      stack_pointers.push_back(tree_.registers(index_, tid).rsp);
+    }
+    auto pages = memory::pages_of(context_, task_.pid, static_cast<std::uint64_t>(task_.pid), saved_.mm,
+                                  std::move(stack_pointers));
+    context_.worker.post(
+        [&images = context_.images, &worker = context_.worker, &saved = saved_, pages = std::move(pages)] {
+          saved.pages = memory::save_pages(images, pages, [&worker] { return worker.abandoned(); });
+        },
+        stat_.resident * memory::page_size);
   }
 
   void save_files() {
@@ -105,7 +134,6 @@ class TaskSaver {
       mm.add_mm_saved_auxv(word);
     }
     context_.attempt([&] { mm.set_exe_file_id(all_.files.reference(proc_, "exe")); });
-    memory::save_areas(context_, all_.files, proc_, procfs::parse_smaps(proc_.read("smaps")), mm);
   }
 
   void save_registers(pid_t tid, const ThreadRseq& rseq, images::core_entry& core) {
@@ -114,7 +142,6 @@ class TaskSaver {
     if (rseq.inside) {
       registers.rip = rseq.abort_ip;
     }
-    saved_.stack_pointers.push_back(registers.rsp);
     const auto memory = [this](std::uint64_t address, void* into, std::size_t size) {
       return ::pread(mem_.get(), into, size, static_cast<off_t>(address)) == static_cast<ssize_t>(size);
     };
@@ -199,6 +226,7 @@ class TaskSaver {
   std::size_t index_;
   const FrozenTask& task_;
   Collected& all_;
+  SavedTask& saved_;
   procfs::Task proc_;
   base::Fd mem_;
   procfs::Stat stat_;
@@ -208,13 +236,29 @@ class TaskSaver {
   parasite::ProcessInfo process_{};
   std::vector<parasite::Timer> timer_values_;
   std::vector<parasite::ThreadInfo> threads_;
-  SavedTask saved_;
 };
 
 }  // namespace
 
-SavedTask save_task(DumpContext& context, FrozenTree& tree, std::size_t index, Collected& all) {
-  return TaskSaver(context, tree, index, all).save();
+void look_at_areas(DumpContext& context, const FrozenTask& task, SavedTask& saved) {
+  if (task.state == TaskState::dead || !context.worker.running()) {
+    return;
+  }
+  auto promise = std::make_shared<std::promise<std::vector<procfs::Area>>>();
+  saved.areas = promise->get_future();
+  context.worker.post(
+      [promise, pid = task.pid] {
+        try {
+          promise->set_value(procfs::parse_smaps(procfs::Task(pid).read("smaps")));
+        } catch (...) {
+          promise->set_exception(std::current_exception());
+        }
+      },
+      0);
+}
+
+void save_task(DumpContext& context, FrozenTree& tree, std::size_t index, Collected& all, SavedTask& saved) {
+  TaskSaver(context, tree, index, all, saved).save();
 }
 
 void save_tree(DumpContext& context, const FrozenTree& tree) {

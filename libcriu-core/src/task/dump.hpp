@@ -4,6 +4,8 @@
 
 #include <seccomp.pb.h>
 
+#include <future>
+
 #include "dump_context.hpp"
 #include "files/collect.hpp"
 #include "memory/dump.hpp"
@@ -17,17 +19,20 @@ struct Collected {
   Ids ids;
   files::Collector files;
   images::seccomp_entry seccomp;
-  memory::PageStats pages;
 
   explicit Collected(DumpContext& context) : files(context) {}
 };
 
 // Everything but memory contents: what is in the way becomes an obstacle, so that all of it is found in one go.
 struct SavedTask {
+  std::future<std::vector<procfs::Area>> areas;  // if it has been looked at before
   images::mm_entry mm;
-  std::vector<std::uint64_t> stack_pointers;
+  memory::SavedPages pages;  // by the worker, when it has got to it
 };
-SavedTask save_task(DumpContext&, FrozenTree&, std::size_t index, Collected&);
+// The longest that /proc takes for a task: the worker, if there is one, reads it while another task is saved. To be
+// called before anything is mapped into the task to ask it from inside.
+void look_at_areas(DumpContext&, const FrozenTask&, SavedTask&);
+void save_task(DumpContext&, FrozenTree&, std::size_t index, Collected&, SavedTask&);
 
 // The process tree (pstree.img), of all tasks.
 void save_tree(DumpContext&, const FrozenTree&);

@@ -78,7 +78,7 @@ TEST_CASE("shared anonymous memory is found by its mapping and looks as before")
                 },
                 [] {}}});
   const criu::image::Directory images(scene.images.path());
-  criu::DumpContext context{scene.options, images, {}};
+  criu::DumpContext context{.options = scene.options, .images = images};
   auto area = find_area(scene.pids()[0], "/dev/zero (deleted)");
   {
     criu::files::Collector collector(context);
