@@ -19,6 +19,19 @@ constexpr std::uint64_t lowest = 0x100000;
 
 }  // namespace
 
+void merge(std::vector<Interval>& intervals) {
+  std::sort(intervals.begin(), intervals.end(), [](const Interval& a, const Interval& b) { return a.start < b.start; });
+  std::size_t last = 0;
+  for (std::size_t i = 1; i < intervals.size(); ++i) {
+    if (intervals[i].start <= intervals[last].end) {
+      intervals[last].end = std::max(intervals[last].end, intervals[i].end);
+    } else {
+      intervals[++last] = intervals[i];
+    }
+  }
+  intervals.resize(std::min(intervals.size(), last + 1));
+}
+
 std::uint64_t task_size() { return 0x7ffffffff000; }
 
 std::vector<Interval> own_mappings() {
@@ -38,12 +51,8 @@ std::vector<Interval> own_mappings() {
   return result;
 }
 
-void Space::sort() {
-  std::sort(taken_.begin(), taken_.end(), [](const Interval& a, const Interval& b) { return a.start < b.start; });
-}
-
 std::uint64_t Space::find_remote(std::uint64_t size, std::uint64_t alignment) {
-  sort();
+  merge(taken_);
   Interval largest{lowest, lowest};
   std::uint64_t at = lowest;
   for (const auto& range : taken_) {
@@ -63,7 +72,7 @@ std::uint64_t Space::find_remote(std::uint64_t size, std::uint64_t alignment) {
 }
 
 std::uint64_t Space::find(std::uint64_t size, std::uint64_t alignment) {
-  sort();
+  merge(taken_);
   std::uint64_t at = lowest;
   const auto aligned = [&](std::uint64_t address) { return (address + alignment - 1) / alignment * alignment; };
   at = aligned(at);

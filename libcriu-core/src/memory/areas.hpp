@@ -42,6 +42,9 @@ struct Interval {
   std::uint64_t start, end;
 };
 
+// Ascending, with what touches or overlaps made one.
+void merge(std::vector<Interval>& intervals);
+
 // The end of the address space of a 64-bit task of this kernel.
 std::uint64_t task_size();
 
@@ -59,8 +62,6 @@ class Space {
   std::uint64_t find_remote(std::uint64_t size, std::uint64_t alignment);
 
  private:
-  void sort();
-
   std::vector<Interval> taken_;
 };
 

@@ -128,6 +128,7 @@ void read_tree(const image::Directory& dir, Checkpoint& checkpoint) {
   while (reader.next(entry)) {
     auto task = std::make_unique<TaskImage>();
     task->entry = entry;
+    task->index = checkpoint.tasks.size();
     const auto where = fmt::format("pstree.img, task {}", entry.pid());
     if (entry.pid() == 0 || entry.pid() > 0x3fffffff || entry.threads_size() == 0) {
       corrupt(where, "no pid or no threads");

@@ -33,6 +33,7 @@ struct TaskImage {
   images::mm_entry mm;                      // not for zombies
   images::fs_entry fs;                      // not for zombies
   std::vector<images::fdinfo_entry> fds;    // empty when the table is the parent's
+  std::size_t index = 0;                    // among the tasks of the checkpoint
   TaskImage* parent = nullptr;
   std::vector<TaskImage*> children;
 

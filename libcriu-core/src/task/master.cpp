@@ -63,6 +63,8 @@ Master::Master(RestoreContext& context, Family& family) : context_(context), fam
       context.needed_addresses.push_back({vma.start(), vma.end()});
     }
   }
+  // The tasks of a tree lie much alike: once for all, not in each of them.
+  memory::merge(context.needed_addresses);
   choose_internal_fds();
 }
 

@@ -75,18 +75,10 @@ class Rebirth {
     reap_helpers();
     restore_files();
     restore_surroundings();
-    restorer::become(context_, task_, memory_, family_.regions[index()]);
+    restorer::become(context_, task_, memory_, family_.regions[task_.index]);
   }
 
   bool leads_session() const { return static_cast<pid_t>(task_.entry.sid()) == task_.pid(); }
-
-  std::size_t index() const {
-    for (std::size_t i = 0;; ++i) {
-      if (context_.checkpoint.tasks[i].get() == &task_) {
-        return i;
-      }
-    }
-  }
 
   void settle() {
     log_as_task(context_.options, task_.pid());
