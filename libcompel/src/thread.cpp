@@ -286,10 +286,17 @@ void Thread::borrow(std::uint64_t stub) {
     throw base::Error("enter", describe(), EOPNOTSUPP, "it runs 32-bit code");
   }
   watch_end(true);
+  const auto set_mask = [this](const std::uint64_t& mask) {
+    return request(PTRACE_SETSIGMASK, tid_, sizeof mask, as_word(&mask)) == 0;
+  };
+  // The mask of the call itself must go while the call can still tell the kernel what to do: a handler that it lets in
+  // ends the call, but would only interrupt the way home, and the call be made again and wait for a second signal.
+  if (arch::waits_with_own_mask(was.registers) && !set_mask(was.mask)) {
+    throw base::Error("set the signal mask", describe(), errno);
+  }
   // First the registers: should we die now, it goes home through the stub, which sets the mask too.
   set_registers(arch::stub_home(was.home, stub));
-  const std::uint64_t mask = ~fault_signals | was.mask;
-  if (request(PTRACE_SETSIGMASK, tid_, sizeof mask, as_word(&mask)) != 0) {
+  if (!set_mask(~fault_signals | was.mask)) {
     const int error = errno;
     set_registers(was.home);
     throw base::Error("block signals", describe(), error);
