@@ -118,14 +118,16 @@ void survives_all_deaths(const compel_blob& blob, long stride) {
 
 // Every fifth of about a thousand; `compel-tests '[every step]'` leaves none out, which takes its time on a busy
 // machine.
-TEST_CASE("the controller dies at any step") { survives_all_deaths(test_blob, 5); }
+TEST_CASE("the controller dies at any step", "[death]") { survives_all_deaths(test_blob, 5); }
 TEST_CASE("the controller dies at each single step", "[.][every step]") { survives_all_deaths(test_blob, 1); }
 
-TEST_CASE("the controller of a blob with vector code dies at any step") { survives_all_deaths(vector_blob, 7); }
+TEST_CASE("the controller of a blob with vector code dies at any step", "[death]") {
+  survives_all_deaths(vector_blob, 7);
+}
 
 // A signal that is blocked but in the call that waits for it: the call must not begin again after its handler has run,
 // as it would wait for a second one.
-TEST_CASE("a signal meets a wait with a mask of its own when the controller dies") {
+TEST_CASE("a signal meets a wait with a mask of its own when the controller dies", "[death]") {
   const long number = GENERATE(SYS_rt_sigsuspend, SYS_ppoll, SYS_pselect6);
   INFO("system call " << number);
   long step = 1;
