@@ -286,10 +286,17 @@ void Thread::borrow(std::uint64_t stub) {
     throw base::Error("enter", describe(), EOPNOTSUPP, "it runs 32-bit code");
   }
   watch_end(true);
+  const auto set_mask = [this](const std::uint64_t& mask) {
+    return request(PTRACE_SETSIGMASK, tid_, sizeof mask, as_word(&mask)) == 0;
+  };
+  // The mask of the call itself must go while the call can still tell the kernel what to do: a handler that it lets in
+  // ends the call, but would only interrupt the way home, and the call be made again and wait for a second signal.
+  if (arch::waits_with_own_mask(was.registers) && !set_mask(was.mask)) {
+    throw base::Error("set the signal mask", describe(), errno);
+  }
   // First the registers: should we die now, it goes home through the stub, which sets the mask too.
   set_registers(arch::stub_home(was.home, stub));
-  const std::uint64_t mask = ~fault_signals | was.mask;
-  if (request(PTRACE_SETSIGMASK, tid_, sizeof mask, as_word(&mask)) != 0) {
+  if (!set_mask(~fault_signals | was.mask)) {
     const int error = errno;
     set_registers(was.home);
     throw base::Error("block signals", describe(), error);
@@ -338,17 +345,19 @@ bool Thread::is_fault(const siginfo_t& info) {
 
 // SIGSTOP, which nobody can block, takes effect at once: the kernel then notes that the task is in a job-control stop
 // (which a SIGCONT may end meanwhile), the thread runs on for us all the same, and the stop becomes real, and known to
-// the parent, when we let go. Anything else is a signal for faults that somebody has sent; it waits until then.
+// the parent, when we let go. Anything else is a signal for faults that somebody has sent. It is blocked from here on,
+// so the kernel puts it back among the pending ones, as it was sent, until the thread has its own mask again.
 int Thread::pass_or_hold() {
   const siginfo_t info = signal_info();
   if (is_fault(info)) {
     throw Crash(describe(), info, current_registers().rip);
   }
-  if (info.si_signo == SIGSTOP) {
-    return SIGSTOP;
+  std::uint64_t mask = 0;
+  if (info.si_signo != SIGSTOP && request(PTRACE_GETSIGMASK, tid_, sizeof mask, as_word(&mask)) == 0) {
+    mask |= signal_bit(info.si_signo);
+    request(PTRACE_SETSIGMASK, tid_, sizeof mask, as_word(&mask));
   }
-  held_.push_back(info);
-  return 0;
+  return info.si_signo;
 }
 
 Stop Thread::next(int what) {
@@ -414,11 +423,6 @@ bool Thread::detach() noexcept {
   }
   if (!stopped_ && !settle()) {
     return false;
-  }
-  for (siginfo_t& info : held_) {
-    if (::syscall(SYS_rt_tgsigqueueinfo, pid_, tid_, info.si_signo, &info) != 0) {
-      ::syscall(SYS_tgkill, pid_, tid_, info.si_signo);  // the kernel lets nobody pretend to be it
-    }
   }
   if (request(PTRACE_DETACH, tid_, 0, 0) != 0) {
     reap_killed();  // nothing else takes a thread out of its stop

@@ -99,7 +99,6 @@ class Thread {
   user_regs_struct frozen_{};
   int stop_signal_ = 0;
   std::unique_ptr<Saved> saved_;
-  std::vector<siginfo_t> held_;  // signals that came while something ran
 };
 
 // Something that ran in the thread has crashed.

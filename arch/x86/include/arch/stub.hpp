@@ -39,6 +39,13 @@ inline bool restarting(const user_regs_struct& registers) {
   return result == -512 || result == -513 || result == -514 || result == restart_block;
 }
 
+// May this be the state of a call that waits with a signal mask of its own (sigsuspend, ppoll, pselect, io_pgetevents),
+// which is then still in force? epoll_pwait is not among them: an interruption ends it.
+inline bool waits_with_own_mask(const user_regs_struct& registers) {
+  constexpr std::int64_t restart_unless_handled = -514;  // ERESTARTNOHAND
+  return restarting(registers) && static_cast<std::int64_t>(registers.rax) == restart_unless_handled;
+}
+
 // What the kernel does to the registers of an interrupted system call when no handler is to run. A thread that goes on
 // without passing through the kernel's own signal code needs it done beforehand. `compat` tells that the call was made
 // by int 0x80, whose restart_syscall has another number.
