@@ -180,6 +180,16 @@ class AreaSaver {
   std::uint64_t redirected_ = 0;  // where the code lies that jumps into this kernel's vDSO
 };
 
+std::vector<PageRange> private_ranges(const images::mm_entry& mm) {
+  std::vector<PageRange> ranges;
+  for (const auto& vma : mm.vmas()) {
+    if (is_private(vma)) {
+      ranges.push_back({vma.start(), vma.end()});
+    }
+  }
+  return ranges;
+}
+
 // The parts of the regions that lie in private areas, with what the pagemap says of each.
 std::vector<Source> choose_pages(const images::mm_entry& mm, const std::vector<PageRegion>& regions,
                                  const std::vector<std::uint64_t>& stack_pointers) {
@@ -261,7 +271,7 @@ void save_pages(DumpContext& context, const procfs::Task& task, std::uint64_t nu
   std::sort(sorted.begin(), sorted.end());
   sorted.erase(std::unique(sorted.begin(), sorted.end(), [](auto a, auto b) { return a / page_size == b / page_size; }),
                sorted.end());
-  const auto regions = PageScanner(task).scan(0, task_size());
+  const auto regions = PageScanner(task).scan(private_ranges(mm));
   const auto sources = choose_pages(mm, regions, sorted);
   add_guards(regions, mm);
   for (const auto& source : sources) {
