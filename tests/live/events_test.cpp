@@ -47,7 +47,10 @@ std::uint64_t read_counter(int fd) {
 LIVE_TEST("events: eventfd with its counter, plain and semaphore") {
   const int plain = ::eventfd(5, EFD_NONBLOCK);
   const int semaphore = ::eventfd(2, EFD_SEMAPHORE | EFD_NONBLOCK);
-  REQUIRE(plain >= 0 && semaphore >= 0);
+  const int single = ::eventfd(1, EFD_SEMAPHORE | EFD_NONBLOCK);
+  const int spent = ::eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK);
+  const int empty = ::eventfd(0, EFD_NONBLOCK);
+  REQUIRE(plain >= 0 && semaphore >= 0 && single >= 0 && spent >= 0 && empty >= 0);
   checkpoint_here();
   CHECK_EQ(read_counter(plain), 5U);
   CHECK_EQ(read_counter(plain), 0U);
@@ -55,6 +58,14 @@ LIVE_TEST("events: eventfd with its counter, plain and semaphore") {
   CHECK_EQ(read_counter(semaphore), 1U);
   CHECK_EQ(read_counter(semaphore), 1U);
   CHECK_EQ(read_counter(semaphore), 0U);
+  CHECK_EQ(read_counter(single), 1U);
+  CHECK_EQ(read_counter(single), 0U);
+  for (const int fd : {spent, empty}) {
+    CHECK_EQ(read_counter(fd), 0U);
+    const std::uint64_t three = 3;
+    CHECK_EQ(::write(fd, &three, sizeof three), static_cast<ssize_t>(sizeof three));
+    CHECK_EQ(read_counter(fd), fd == spent ? 1U : 3U);
+  }
 }
 
 LIVE_TEST("events: epoll with its targets, their events and data") {

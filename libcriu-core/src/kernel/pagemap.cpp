@@ -50,12 +50,20 @@ void append(std::vector<PageRegion>& to, const PageRegion& region) {
 
 }  // namespace
 
-PageScanner::PageScanner(const procfs::Task& task) : fd_(task.open("pagemap", O_RDONLY)) {}
+PageScanner::PageScanner(const procfs::Task& task, Method method)
+    : fd_(task.open("pagemap", O_RDONLY)), method_(method) {}
 
-std::vector<PageRegion> PageScanner::scan(std::uint64_t start, std::uint64_t end) const {
+std::vector<PageRegion> PageScanner::scan(const std::vector<PageRange>& ranges) const {
   std::vector<PageRegion> regions;
-  if (!scan_fast(start, end, regions)) {
-    scan_entries(start, end, regions);
+  if (ranges.empty()) {
+    return regions;
+  }
+  // One walk skips what is between the ranges faster than one call for each would.
+  if (method_ == Method::best && scan_fast(ranges.front().start, ranges.back().end, regions)) {
+    return regions;
+  }
+  for (const auto& range : ranges) {
+    scan_entries(range.start, range.end, regions);
   }
   return regions;
 }

@@ -11,7 +11,12 @@
 
 namespace criu {
 
-// Consecutive pages that are present or swapped out, and not the shared zero page. Regions may span several areas.
+struct PageRange {
+  std::uint64_t start, end;  // addresses, multiples of the page size
+};
+
+// Consecutive pages that are present or swapped out. Regions may span several areas. Entries do not tell the shared
+// zero page from others, so an older kernel reports it too.
 struct PageRegion {
   std::uint64_t start, end;
   bool file;   // page cache or shared memory, not anonymous
@@ -20,15 +25,20 @@ struct PageRegion {
 
 class PageScanner {
  public:
-  explicit PageScanner(const procfs::Task& task);
-  // All regions in [start, end), ascending. Markers without contents are left out, guard pages are reported.
-  std::vector<PageRegion> scan(std::uint64_t start, std::uint64_t end) const;
+  enum class Method { best, entries };  // `entries` is what older kernels have
+
+  explicit PageScanner(const procfs::Task& task, Method method = Method::best);
+  // All regions in the ranges, ascending as these; there may be some between the ranges too. Markers without contents
+  // are left out, guard pages are reported. The cost is that of the pages found by PAGEMAP_SCAN, but that of the size
+  // of the ranges on older kernels.
+  std::vector<PageRegion> scan(const std::vector<PageRange>& ranges) const;
 
  private:
   bool scan_fast(std::uint64_t start, std::uint64_t end, std::vector<PageRegion>& into) const;
   void scan_entries(std::uint64_t start, std::uint64_t end, std::vector<PageRegion>& into) const;
 
   base::Fd fd_;
+  Method method_;
 };
 
 }  // namespace criu

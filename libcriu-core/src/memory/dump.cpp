@@ -180,6 +180,16 @@ class AreaSaver {
   std::uint64_t redirected_ = 0;  // where the code lies that jumps into this kernel's vDSO
 };
 
+std::vector<PageRange> private_ranges(const PagesOf& task) {
+  std::vector<PageRange> ranges;
+  for (const auto& area : task.areas) {
+    if (!area.vdso) {
+      ranges.push_back({area.start, area.end});
+    }
+  }
+  return ranges;
+}
+
 // The parts of the regions that lie in private areas, with what the pagemap says of each.
 std::vector<Source> choose_pages(const PagesOf& task, const std::vector<PageRegion>& regions,
                                  const std::vector<std::uint64_t>& stack_pages) {
@@ -291,7 +301,7 @@ SavedPages save_pages(const image::Directory& images, const PagesOf& task, const
   SavedPages saved;
   const auto began = clock::now();
   const procfs::Task proc(task.pid);
-  const auto regions = PageScanner(proc).scan(0, task_size());
+  const auto regions = PageScanner(proc).scan(private_ranges(task));
   const auto sources = choose_pages(task, regions, pages_with(task.stack_pointers));
   std::copy_if(regions.begin(), regions.end(), std::back_inserter(saved.guards),
                [](const PageRegion& region) { return region.guard; });
