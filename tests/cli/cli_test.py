@@ -4,17 +4,35 @@
 
 Runs the program named by $CRIU_CLI, as root."""
 
+import ctypes
+import errno
 import os
 import re
 import shutil
 import signal
 import stat
+import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
 
 CRIU = os.environ["CRIU_CLI"]
+
+
+def refuse_clone3(error):
+    """A filter of system calls: clone3 fails with this errno, all else is allowed."""
+    program = struct.pack("HBBI" * 4, 0x20, 0, 0, 0,         # load the number of the call
+                          0x15, 0, 1, 435,                   # clone3?
+                          0x06, 0, 0, 0x00050000 | error,    # fail
+                          0x06, 0, 0, 0x7fff0000)            # allow
+    buffer = ctypes.create_string_buffer(program)
+    filter_of = struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer))
+    libc = ctypes.CDLL(None, use_errno=True)
+    pr_set_seccomp, mode_filter = 22, 2
+    if libc.prctl(pr_set_seccomp, mode_filter, ctypes.c_char_p(filter_of), 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 class Case(unittest.TestCase):
@@ -337,6 +355,48 @@ class RoundTrip(Case):
         self.assertIn("Restore time: ", result.stdout)
         self.wait_for(lambda: self.state(process.pid) == "T")
         self.assertTrue(os.path.exists(self.images + "/stats-restore"))
+
+    def test_without_clone3(self):
+        """Where a seccomp policy knows nothing of clone3, pids are given through ns_last_pid."""
+        script = ("import os, threading, time\n"
+                  "os.fork()\n"
+                  "threads = [threading.Thread(target=time.sleep, args=(1000,)) for _ in range(3)]\n"
+                  "[thread.start() for thread in threads]\n"
+                  "print(flush=True)\n"
+                  "threads[0].join()\n")
+        pr_set_child_subreaper = 36
+        libc = ctypes.CDLL(None)
+        libc.prctl(pr_set_child_subreaper, 1)
+        self.addCleanup(libc.prctl, pr_set_child_subreaper, 0)
+        for error in (errno.ENOSYS, errno.EPERM):
+            with self.subTest(errno.errorcode[error]):
+                ends = os.pipe()
+                process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.DEVNULL, stdout=ends[1],
+                                           stderr=subprocess.DEVNULL, cwd="/", start_new_session=True)
+                os.close(ends[1])
+                self.addCleanup(self.end, process.pid, process)
+                lines = 0
+                while lines < 2:
+                    lines += len(os.read(ends[0], 10))
+                os.close(ends[0])
+                child = int(self.read("/proc", str(process.pid), "task", str(process.pid), "children"))
+                self.addCleanup(self.end, child)
+                tree = [sorted(os.listdir("/proc/%d/task" % pid)) for pid in (process.pid, child)]
+                self.assertEqual([len(tids) for tids in tree], [4, 4])
+                result = self.run_criu("dump", "-t", str(process.pid), "-D", "images")
+                self.assertEqual(result.returncode, 0, result)
+                process.wait()
+                os.waitpid(child, 0)  # a member of its group keeps the leader's pid taken
+                result = self.run_criu("restore", "-d", "-v4", "-o", "restore.log", "-D", "images",
+                                       preexec_fn=lambda: refuse_clone3(error))
+                self.assertEqual(result.returncode, 0, result)
+                self.assertIn("ns_last_pid", self.read("images/restore.log"))
+                self.assertEqual([sorted(os.listdir("/proc/%d/task" % pid)) for pid in (process.pid, child)], tree)
+                self.assertEqual(self.read("/proc", str(process.pid), "task", str(process.pid), "children").split(),
+                                 [str(child)])
+                for pid in (process.pid, child):
+                    self.end(pid)
+                    os.waitpid(pid, 0)
 
     def test_sibling(self):
         process, _ = self.dump()

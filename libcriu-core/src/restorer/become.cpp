@@ -15,6 +15,7 @@
 #include "files/regular.hpp"
 #include "memory/vdso.hpp"
 #include "restorer/builder.hpp"
+#include "task/last_pid.hpp"
 #include "task/objects.hpp"
 
 namespace criu::restorer {
@@ -157,6 +158,7 @@ void unregister_rseq() {
 void become(RestoreContext& context, const TaskImage& task, memory::Restored& memory, Region& region) {
   Builder builder;
   base::Fd exe;
+  auto last_pid = task::LastPid::needed() ? context.internal(task::LastPid::open()) : base::Fd();
   plan_mm(context, task, builder, exe);
   plan_memory(context, task, memory, builder);
   task::plan_signals(task, builder);
@@ -181,6 +183,7 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   plan.keep = keep_ref;
   plan.stacks = {layout.stacks - layout.plan};
   plan.first_internal_fd = context.first_internal_fd;
+  plan.last_pid_fd = last_pid.get();
 
   must_map(at, layout.size, PROT_READ | PROT_WRITE);
   std::memcpy(pointer(at), code().data(), code().size());
@@ -199,6 +202,7 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   std::memcpy(pointer(at + layout.plan) + keep_ref.offset, keep.data(), keep.size() * sizeof(Range));
   // No library code below here that could look at the clock, allocate or log: its memory is about to go.
   exe.release();
+  last_pid.release();
   unregister_rseq();
   jump(at, at + layout.plan, at + layout.stacks + stack_size);
 }

@@ -200,6 +200,7 @@ struct Plan {
   std::uint32_t limit_count;
 
   std::int32_t first_internal_fd;  // descriptors from here up are ours; closed at the end; -1: the table is shared
+  std::int32_t last_pid_fd;        // ns_last_pid, where clone3 does not give pids; else -1
   Ref<Thread> threads;             // the leader first
   std::uint32_t thread_count;
   Ref<unsigned char> stacks;  // one of stack_size bytes a thread, the leader's first

@@ -10,8 +10,10 @@
 //   signals    actions before timers, so that nothing falls on a default action; all signals stay blocked to the end.
 //   credentials after whatever needs privilege, seccomp after whatever it could forbid.
 //   ready      the master takes over: it stops every thread, puts the registers in and unmaps the restorer.
+#include <asm/errno.h>
 #include <asm/prctl.h>
 #include <linux/capability.h>
+#include <linux/fcntl.h>
 #include <linux/mman.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
@@ -453,6 +455,58 @@ struct ThreadStart {
   finish_thread(context, thread);
 }
 
+constexpr std::uint64_t thread_flags = CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_FS;
+
+// What comes out of the system call in the child has nothing but its registers: it goes straight to thread_main.
+#define CLONE_THEN_RUN    \
+  "syscall\n\t"           \
+  "test %%rax, %%rax\n\t" \
+  "jnz 1f\n\t"            \
+  "xor %%ebp, %%ebp\n\t"  \
+  "mov %%r12, %%rdi\n\t"  \
+  "call *%%r13\n\t"       \
+  "1:"
+
+long clone_with_tid(std::int32_t tid, unsigned char* stack, unsigned char* stack_end, ThreadStart* start) {
+  clone_args args = {};
+  args.flags = thread_flags;
+  args.stack = reinterpret_cast<std::uint64_t>(stack);
+  args.stack_size = static_cast<std::uint64_t>(stack_end - stack);
+  args.set_tid = reinterpret_cast<std::uint64_t>(&tid);
+  args.set_tid_size = 1;
+  long result = SYS_clone3;
+  register ThreadStart* for_child asm("r12") = start;
+  register void (*entry)(ThreadStart*) asm("r13") = thread_main;
+  asm volatile(CLONE_THEN_RUN
+               : "+a"(result)
+               : "D"(&args), "S"(sizeof args), "r"(for_child), "r"(entry)
+               : "rcx", "r11", "memory");
+  return result;
+}
+
+// See task/last_pid.hpp. A thread that was made cannot be taken back: if somebody else got the id, the restore fails.
+long clone_after_last_pid(const Context& context, std::int32_t tid, unsigned char* stack_end, ThreadStart* start) {
+  const auto file = context.plan->last_pid_fd;
+  must(context, "lock ns_last_pid", 0, SYS_flock, file, LOCK_EX);
+  char text[12];
+  unsigned at = sizeof text;
+  for (auto number = static_cast<unsigned>(tid - 1); at == sizeof text || number != 0; number /= 10) {
+    text[--at] = static_cast<char>('0' + number % 10);
+  }
+  must(context, "write ns_last_pid", 0, SYS_pwrite64, file, text + at, sizeof text - at, 0);
+  long result = SYS_clone;
+  register ThreadStart* for_child asm("r12") = start;
+  register void (*entry)(ThreadStart*) asm("r13") = thread_main;
+  register long no_tid asm("r10") = 0;
+  register long no_tls asm("r8") = 0;
+  asm volatile(CLONE_THEN_RUN
+               : "+a"(result)
+               : "D"(thread_flags), "S"(stack_end), "d"(0L), "r"(no_tid), "r"(no_tls), "r"(for_child), "r"(entry)
+               : "rcx", "r11", "memory");
+  raw_syscall(SYS_flock, file, LOCK_UN);
+  return result > 0 && result != tid ? -EEXIST : result;
+}
+
 void start_thread(const Context& context, std::uint32_t index) {
   const Thread* thread = context.at(context.plan->threads) + index;
   unsigned char* stack = context.at(context.plan->stacks) + static_cast<std::uint64_t>(index) * stack_size;
@@ -461,27 +515,9 @@ void start_thread(const Context& context, std::uint32_t index) {
   start->context = context;
   start->thread = thread;
 
-  std::int32_t wanted = thread->tid;
-  clone_args args = {};
-  args.flags = CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_FS;
-  args.stack = reinterpret_cast<std::uint64_t>(stack);
-  args.stack_size = static_cast<std::uint64_t>(reinterpret_cast<unsigned char*>(start) - stack);
-  args.set_tid = reinterpret_cast<std::uint64_t>(&wanted);
-  args.set_tid_size = 1;
-  long result = SYS_clone3;
-  register ThreadStart* for_child asm("r12") = start;
-  register void (*entry)(ThreadStart*) asm("r13") = thread_main;
-  asm volatile(
-      "syscall\n\t"
-      "test %%rax, %%rax\n\t"
-      "jnz 1f\n\t"
-      "xor %%ebp, %%ebp\n\t"
-      "mov %%r12, %%rdi\n\t"
-      "call *%%r13\n\t"
-      "1:"
-      : "+a"(result)
-      : "D"(&args), "S"(sizeof args), "r"(for_child), "r"(entry)
-      : "rcx", "r11", "memory");
+  auto* const stack_end = reinterpret_cast<unsigned char*>(start);
+  const long result = context.plan->last_pid_fd < 0 ? clone_with_tid(thread->tid, stack, stack_end, start)
+                                                    : clone_after_last_pid(context, thread->tid, stack_end, start);
   if (result < 0) {
     fail(context, "make the thread with id", -result, static_cast<std::uint32_t>(thread->tid));
   }

@@ -11,10 +11,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <fstream>
 #include <set>
 
 #include "base/error.hpp"
+#include "log.hpp"
+#include "task/last_pid.hpp"
 
 namespace criu::task {
 
@@ -129,7 +132,15 @@ std::string holder_of(pid_t pid) {
 
 }  // namespace
 
+base::Error pid_is_taken(pid_t pid, const std::string& who) {
+  return {"pid is taken", fmt::format("{} needs pid {}, which {} has", who, pid, holder_of(pid)), EEXIST,
+          "stop that one, or restore into a pid namespace of its own"};
+}
+
 pid_t fork_with_pid(pid_t pid, std::uint64_t flags, const std::string& who) {
+  if (LastPid::needed()) {
+    return LastPid::fork(pid, flags, who);
+  }
   // What fork(2) of the C library does beyond the system call: it keeps the new thread's id for itself.
   int* own_tid = nullptr;
   ::prctl(PR_GET_TID_ADDRESS, &own_tid, 0, 0, 0);
@@ -141,8 +152,15 @@ pid_t fork_with_pid(pid_t pid, std::uint64_t flags, const std::string& who) {
   args.set_tid_size = 1;
   const auto result = ::syscall(SYS_clone3, &args, sizeof args);
   if (result < 0 && errno == EEXIST) {
-    throw Error("pid is taken", fmt::format("{} needs pid {}, which {} has", who, pid, holder_of(pid)), EEXIST,
-                "stop that one, or restore into a pid namespace of its own");
+    throw pid_is_taken(pid, who);
+  }
+  if (result < 0) {
+    const int error = errno;
+    if (LastPid::is_needed_after(error)) {
+      LOG_INFO("clone3 does not give pids here ({}): they are chosen through ns_last_pid", std::strerror(error));
+      return LastPid::fork(pid, flags, who);
+    }
+    errno = error;
   }
   return static_cast<pid_t>(base::check(result, "make process", who));
 }

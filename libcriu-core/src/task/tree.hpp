@@ -6,6 +6,7 @@
 #include <map>
 #include <vector>
 
+#include "base/error.hpp"
 #include "task/checkpoint.hpp"
 
 namespace criu::task {
@@ -42,6 +43,9 @@ class Sessions {
 // Process groups whose leader is not in the tree any more: a helper process with that pid is made for the time it
 // takes the members to join. By the task that makes the helper.
 std::multimap<const TaskImage*, pid_t> group_helpers(const Checkpoint&, const Sessions&);
+
+// The Error of a pid that somebody else has.
+base::Error pid_is_taken(pid_t pid, const std::string& who);
 
 // Forks a process with this pid (in the current pid namespace). Returns the pid in the parent, 0 in the child.
 // `flags`: further clone flags. A pid that is taken is an Error that says by whom.
