@@ -2,8 +2,10 @@
 // Regular files, directories, devices, and what descriptors have of their own.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <array>
@@ -178,4 +180,89 @@ LIVE_TEST("files: one that changed its size is found out",
            .tamper = [](const std::string& images) { std::filesystem::resize_file(images + "/../changed", 3); }}) {
   make_file("changed", "0123456789");
   checkpoint_here();
+}
+
+LIVE_TEST("files: in a directory that was renamed since") {
+  REQUIRE(::mkdir(scratch("before").c_str(), 0755) == 0);
+  const int fd = make_file("before/file", "0123456789");
+  const int directory = ::open(scratch("before").c_str(), O_RDONLY | O_DIRECTORY);
+  REQUIRE(directory >= 0);
+  REQUIRE(::rename(scratch("before").c_str(), scratch("after").c_str()) == 0);
+  checkpoint_here();
+  CHECK_EQ(contents(fd), "0123456789");
+  CHECK_EQ(std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(fd)).string(), scratch("after/file"));
+  CHECK_EQ(::faccessat(directory, "file", F_OK, 0), 0);
+}
+
+LIVE_TEST("files: renamed while open, and another put in its place") {
+  const int fd = make_file("name", "the old one");
+  REQUIRE(::rename(scratch("name").c_str(), scratch("other").c_str()) == 0);
+  ::close(make_file("name", "the new one"));
+  checkpoint_here();
+  CHECK_EQ(contents(fd), "the old one");
+}
+
+// The old one gets a name beside the new one's for as long as it needs one.
+LIVE_TEST("files: deleted, and another put in its place", {.ignore = {"fd"}}) {
+  const int fd = make_file("name", "the old one");
+  REQUIRE(::unlink(scratch("name").c_str()) == 0);
+  ::close(make_file("name", "the new one"));
+  checkpoint_here();
+  CHECK_EQ(contents(fd), "the old one");
+  const int other = ::open(scratch("name").c_str(), O_RDONLY);
+  CHECK_EQ(contents(other), "the new one");
+}
+
+LIVE_TEST("files: deleted with their directories") {
+  REQUIRE(::mkdir(scratch("gone").c_str(), 0755) == 0);
+  REQUIRE(::mkdir(scratch("gone/below").c_str(), 0755) == 0);
+  const int fd = make_file("gone/below/file", "0123456789");
+  const int directory = ::open(scratch("gone/below").c_str(), O_RDONLY | O_DIRECTORY);
+  REQUIRE(directory >= 0);
+  REQUIRE(::unlink(scratch("gone/below/file").c_str()) == 0);
+  REQUIRE(::rmdir(scratch("gone/below").c_str()) == 0);
+  REQUIRE(::rmdir(scratch("gone").c_str()) == 0);
+  checkpoint_here();
+  CHECK_EQ(contents(fd), "0123456789");
+  struct stat st {};
+  CHECK_EQ(::fstat(fd, &st), 0);
+  CHECK_EQ(st.st_nlink, 0U);
+  CHECK_EQ(::fstat(directory, &st), 0);
+  CHECK_EQ(st.st_nlink, 0U);
+  CHECK(!std::filesystem::exists(scratch("gone")));
+}
+
+LIVE_TEST("files: a name that ends like a deleted one's") {
+  const int fd = make_file("odd (deleted)", "still there");
+  checkpoint_here();
+  CHECK_EQ(contents(fd), "still there");
+  CHECK(std::filesystem::exists(scratch("odd (deleted)")));
+}
+
+LIVE_TEST("files: a description sent to another task") {
+  int ends[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+  char byte = 0;
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
+  iovec part{&byte, 1};
+  msghdr message{};
+  message.msg_iov = &part, message.msg_iovlen = 1;
+  message.msg_control = control, message.msg_controllen = sizeof control;
+  Child child([&] {
+    const int fd = make_file("sent", "0123456789");
+    auto* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET, header->cmsg_type = SCM_RIGHTS, header->cmsg_len = CMSG_LEN(sizeof fd);
+    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    REQUIRE(::sendmsg(ends[0], &message, 0) == 1);
+    ::close(ends[0]), ::close(ends[1]);
+    checkpoint_here();
+    CHECK_EQ(::lseek(fd, 8, SEEK_SET), 8);
+  });
+  REQUIRE(::recvmsg(ends[1], &message, 0) == 1);
+  int fd = -1;
+  std::memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
+  ::close(ends[0]), ::close(ends[1]);
+  checkpoint_here();
+  CHECK_EQ(child.finish(), 0);
+  CHECK_EQ(::lseek(fd, 0, SEEK_CUR), 8);
 }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -145,6 +146,34 @@ bool spin_with_x87(std::atomic<int>& run) {
 }
 
 // Checks a spinning thread across a checkpoint.
+// Stays inside the critical section of a restartable sequence until it is told to end; whenever it is disturbed there,
+// it counts that and enters it anew. What it does inside would be wrong to go on with elsewhere.
+void spin_in_critical_section(std::atomic<int>& run, std::atomic<std::uint64_t>& disturbed) {
+  auto* const area = reinterpret_cast<struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset);
+  asm volatile(
+      ".pushsection .data.rel, \"aw\"\n\t"
+      ".balign 32\n\t"
+      "1: .long 0, 0\n\t"
+      ".quad 2f, 3f - 2f, 4f\n\t"
+      ".popsection\n\t"
+      "6:\n\t"
+      "lea 1b(%%rip), %%rax\n\t"
+      "mov %%rax, %[section]\n\t"
+      "2:\n\t"
+      "cmpl $0, (%[run])\n\t"
+      "jne 2b\n\t"
+      "3:\n\t"
+      "jmp 5f\n\t"
+      ".long 0x53053053\n\t"
+      "4:\n\t"
+      "lock incq (%[disturbed])\n\t"
+      "jmp 6b\n\t"
+      "5:"
+      : [section] "=m"(area->rseq_cs)
+      : [run] "r"(&run), [disturbed] "r"(&disturbed)
+      : "rax", "memory", "cc");
+}
+
 void check_registers(bool (*spin)(std::atomic<int>&)) {
   std::atomic<int> run{1};
   std::atomic<int> kept{-1};
@@ -295,4 +324,26 @@ LIVE_TEST("threads: AVX-512 registers") {
     skip("this CPU has no AVX-512");
   }
   check_registers(spin_with_avx512);
+}
+
+LIVE_TEST("threads: a restartable sequence in its critical section") {
+  if (__rseq_size == 0) {
+    skip("the C library registers no rseq area");
+  }
+  std::atomic<int> run{1};
+  std::atomic<std::uint64_t> disturbed{0};
+  std::atomic<struct rseq*> area{nullptr};
+  std::thread thread([&] {
+    area = reinterpret_cast<struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset);
+    spin_in_critical_section(run, disturbed);
+  });
+  await([&] { return area != nullptr && __atomic_load_n(&area.load()->rseq_cs, __ATOMIC_RELAXED) != 0; },
+        "the thread is inside");
+  const auto before = disturbed.load();
+  checkpoint_here();
+  // The kernel knows the area again: it tells the processor there, and disturbs the sequence when it moves the thread.
+  await([&] { return disturbed > before; }, "the sequence begins anew");
+  CHECK(static_cast<int>(__atomic_load_n(&area.load()->cpu_id, __ATOMIC_RELAXED)) >= 0);
+  run = 0;
+  thread.join();
 }

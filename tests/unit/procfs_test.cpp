@@ -54,6 +54,7 @@ TEST_CASE("smaps: areas with names of any kind, and their flags") {
       "VmFlags: rd ex mr mw me gd lo\n"
       "7f0000200000-7f0000400000 rw-s 00000000 00:0f 1234 /anon_hugepage (deleted)\n"
       "KernelPageSize:     2048 kB\n"
+      "ProtectionKey:         3\n"
       "VmFlags: rd wr sh mr mw me ms de ht\n"
       "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]\n"
       "VmFlags: ex\n");
@@ -71,6 +72,8 @@ TEST_CASE("smaps: areas with names of any kind, and their flags") {
   CHECK_FALSE(areas[0].has("ht"));
   CHECK(areas[1].shared);
   CHECK(areas[1].page_size == 2 << 20);
+  CHECK(areas[1].protection_key == 3);
+  CHECK(areas[0].protection_key == 0);
   CHECK(areas[1].has("ht"));
   CHECK(areas[2].name == "[vsyscall]");
   CHECK_THROWS_AS(procfs::parse_smaps("7f00-zz r-xp\n"), base::Error);

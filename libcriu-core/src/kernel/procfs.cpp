@@ -274,6 +274,8 @@ std::vector<Area> parse_smaps(std::string_view text) {
       areas.push_back(std::move(area));
     } else if (!areas.empty() && line.starts_with("VmFlags: ")) {
       areas.back().flags = line.substr(9);
+    } else if (!areas.empty() && line.starts_with("ProtectionKey:")) {
+      areas.back().protection_key = Scanner(line.substr(14)).need<unsigned>();
     } else if (!areas.empty() && line.starts_with("KernelPageSize:")) {
       Scanner size(line.substr(15));
       areas.back().page_size = size.need<std::uint64_t>() * 1024;

@@ -75,6 +75,7 @@ struct Area {
   std::uint64_t inode = 0;
   std::string name;
   std::uint64_t page_size = 4096;
+  unsigned protection_key = 0;
   std::string flags;  // VmFlags: two letters and a blank each
 
   bool has(const char (&flag)[3]) const;

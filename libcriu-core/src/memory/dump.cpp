@@ -84,6 +84,12 @@ void refuse_unsupported(const procfs::Task& task, const Area& area) {
   if (area.has("sl")) {
     throw Error("cannot dump", where(task, area), 0, "it is sealed with mseal, which the image format cannot say");
   }
+  // Memory that is executable alone has one by the kernel's own doing, here as after the restore.
+  const bool execute_only = area.executable && !area.readable && !area.writable;
+  if (area.protection_key != 0 && !execute_only) {
+    throw Error("cannot dump", where(task, area), 0,
+                fmt::format("it has protection key {}, which the image format cannot say", area.protection_key));
+  }
   if (area.has("ss")) {
     throw Error("cannot dump", where(task, area), 0, "shadow stacks are not supported by this version");
   }
