@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <fstream>
 #include <sstream>
 #include <string>
 
@@ -266,6 +267,30 @@ LIVE_TEST("memory: mergeable") {
   }
   checkpoint_here();
   CHECK(flags_at(at).find(" mg ") != std::string::npos);
+}
+
+LIVE_TEST("memory: more than the machine has, taken piece by piece") {
+  int policy = 0;
+  std::ifstream("/proc/sys/vm/overcommit_memory") >> policy;
+  if (policy == 2) {
+    skip("this machine promises no more memory than it has");
+  }
+  constexpr std::size_t gib = 1 << 30;
+  const auto pieces = static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES)) / (gib / page) + 4;
+  // A place that is free, to grow into.
+  auto* const begin = static_cast<char*>(
+      ::mmap(nullptr, pieces * gib, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  REQUIRE(begin != MAP_FAILED);
+  for (std::size_t i = 0; i < pieces; ++i) {
+    REQUIRE(::mmap(begin + i * gib, gib, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+            begin + i * gib);
+    begin[i * gib] = static_cast<char>(i + 1);
+  }
+  checkpoint_here();
+  for (std::size_t i = 0; i < pieces; ++i) {
+    CHECK_EQ(begin[i * gib], static_cast<char>(i + 1));
+    CHECK_EQ(begin[i * gib + page], 0);
+  }
 }
 
 LIVE_TEST("memory: five thousand areas") {

@@ -26,6 +26,9 @@ constexpr std::uint64_t huge = 2 << 20;
 // Smaller address spaces are filled faster by one thread than a second one starts.
 constexpr std::uint64_t parallel_from = 16 << 20;
 constexpr std::uint64_t piece = 4 << 20;
+// The kernel refuses a mapping that is by itself more than there is memory, as ten thousand stacks are if mapped as one.
+// Piece by piece it lets them grow together.
+constexpr std::uint64_t most_at_once = 1 << 30;
 
 std::byte* pointer(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }  // NOLINT
 
@@ -231,9 +234,12 @@ void Restored::map_run(const RestoreContext& context, const TaskImage& task, std
   const auto& vma = *parked_[first].vma;
   const auto size = parked_[end - 1].vma->end() - vma.start();
   const int fd = (vma.flags() & MAP_ANONYMOUS) != 0 ? -1 : file_for(context, task, vma);
-  if (::mmap(pointer(parked_[first].at), size, static_cast<int>(parked_[first].prot), private_flags(vma), fd,
-             static_cast<off_t>(fd < 0 ? 0 : vma.pgoff())) == MAP_FAILED) {
-    throw Error("map", where(task, vma), errno);
+  const auto step = fd < 0 ? most_at_once : size;
+  for (std::uint64_t done = 0; done < size; done += step) {
+    if (::mmap(pointer(parked_[first].at + done), std::min(step, size - done), static_cast<int>(parked_[first].prot),
+               private_flags(vma), fd, static_cast<off_t>(fd < 0 ? 0 : vma.pgoff())) == MAP_FAILED) {
+      throw Error("map", where(task, vma), errno);
+    }
   }
   for (const int advice : {MADV_HUGEPAGE, MADV_NOHUGEPAGE}) {
     if ((vma.madv() >> advice & 1) != 0) {

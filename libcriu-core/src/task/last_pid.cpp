@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 #include "task/last_pid.hpp"
 
-// Before <signal.h>, whose macros are names of fields.
-#include "task/tree.hpp"
-
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sched.h>

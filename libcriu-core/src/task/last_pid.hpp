@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/fd.hpp"
+#include "task/tree.hpp"
 
 namespace criu::task {
 
