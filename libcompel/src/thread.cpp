@@ -280,7 +280,7 @@ void Thread::keep_vectors() {
   saved_->vectors = std::move(state);
 }
 
-void Thread::borrow(std::uint64_t stub) {
+void Thread::borrow(const user_regs_struct& first) {
   const Saved& was = saved();
   if (!arch::is_64bit(was.home)) {
     throw base::Error("enter", describe(), EOPNOTSUPP, "it runs 32-bit code");
@@ -294,8 +294,7 @@ void Thread::borrow(std::uint64_t stub) {
   if (arch::waits_with_own_mask(was.registers) && !set_mask(was.mask)) {
     throw base::Error("set the signal mask", describe(), errno);
   }
-  // First the registers: should we die now, it goes home through the stub, which sets the mask too.
-  set_registers(arch::stub_home(was.home, stub));
+  set_registers(first);  // before the mask, which only the way home puts back
   if (!set_mask(~fault_signals | was.mask)) {
     const int error = errno;
     set_registers(was.home);
