@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include <arch/stub.hpp>
+#include <atomic>
 #include <cstring>
 
 #include "procfs.hpp"
@@ -43,6 +44,18 @@ bool regset(int what, pid_t tid, unsigned type, void* data, std::size_t& size) {
   const bool done = request(what, tid, type, as_word(&vector)) == 0;
   size = vector.iov_len;
   return done;
+}
+
+// The shadow stack pointer of a 64-bit thread; 0: it has none. A kernel without shadow stacks is asked once.
+std::uint64_t shadow_stack_of(pid_t tid) {
+  static std::atomic<bool> known{true};
+  std::uint64_t pointer = 0;
+  std::size_t size = sizeof pointer;
+  if (!known || regset(PTRACE_GETREGSET, tid, regset_shadow_stack, &pointer, size)) {
+    return pointer;
+  }
+  known = errno != EINVAL;
+  return 0;
 }
 
 }  // namespace
@@ -207,9 +220,8 @@ const Saved& Thread::saved() {
   if (request(PTRACE_GETSIGMASK, tid_, sizeof fresh->mask, as_word(&fresh->mask)) != 0) {
     throw base::Error("read the signal mask", describe(), errno);
   }
-  std::size_t size = sizeof fresh->shadow_stack;
-  if (!regset(PTRACE_GETREGSET, tid_, regset_shadow_stack, &fresh->shadow_stack, size)) {
-    fresh->shadow_stack = 0;
+  if (arch::is_64bit(fresh->registers)) {
+    fresh->shadow_stack = shadow_stack_of(tid_);
   }
   saved_ = std::move(fresh);
   read_rseq();
