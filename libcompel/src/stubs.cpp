@@ -21,6 +21,21 @@ std::uint64_t start_time_of(pid_t pid) {
   return stat && !stat->dead() ? stat->start_time : 0;
 }
 
+struct Owner {
+  pid_t pid = 0;
+  std::uint64_t start = 0;
+};
+
+// After a fork it is another one.
+Owner this_process() {
+  static thread_local Owner known;
+  const pid_t pid = ::getpid();
+  if (known.pid != pid) {
+    known = {pid, start_time_of(pid)};
+  }
+  return known;
+}
+
 arch::StubData data_of(const unsigned char* stub) {
   arch::StubData data;
   std::memcpy(&data, stub + arch::stub_code_size(), sizeof data);
@@ -78,12 +93,12 @@ void write_memory(int mem, std::uint64_t address, const void* buffer, std::size_
 }
 
 std::vector<unsigned char> make_stub(const user_regs_struct& home, std::uint64_t mask, std::uint64_t unmap_base) {
-  static const std::uint64_t our_start = start_time_of(::getpid());
+  const Owner us = this_process();
   std::vector<unsigned char> bytes(arch::compel_stub_begin, arch::compel_stub_end);
   arch::StubData data = data_of(bytes.data());
   arch::fill_home(data, home, mask);
-  data.owner = static_cast<std::uint64_t>(::getpid());
-  data.owner_start = our_start;
+  data.owner = static_cast<std::uint64_t>(us.pid);
+  data.owner_start = us.start;
   data.unmap_base = unmap_base;
   std::memcpy(bytes.data() + arch::stub_code_size(), &data, sizeof data);
   return bytes;
