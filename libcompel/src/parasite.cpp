@@ -21,6 +21,8 @@ static_assert(offsetof(compel_slot, stub) == COMPEL_SLOT_STUB);
 static_assert(offsetof(compel_slot, unmap_base) == COMPEL_SLOT_UNMAP_BASE);
 static_assert(offsetof(compel_slot, unmap_size) == COMPEL_SLOT_UNMAP_SIZE);
 static_assert(offsetof(compel_slot, xsave) == COMPEL_SLOT_XSAVE);
+static_assert(offsetof(compel_slot, stack) == COMPEL_SLOT_STACK);
+static_assert(offsetof(compel_slot, open) == COMPEL_SLOT_OPEN);
 
 namespace {
 
@@ -183,24 +185,25 @@ std::uint64_t compel_parasite::xsave_of(std::size_t index) const {
   return vectors_ ? remote(memory_.data() + xsaves_at_ + index * xsave_step_) : 0;
 }
 
-// Brings one thread in. Slot and registers are ready before it takes its first step, and its stub before that.
+// Brings one thread in. Its slot and its stub are ready before it is touched, and the slot opens when nothing can
+// interrupt the thread any more.
 void compel_parasite::enter(Run& run) {
   Thread& thread = *run.thread;
   compel_slot& at = slot(run.slot);
   at.control = remote(control_);
   at.stub = run.stub;
   at.xsave = xsave_of(run.slot);
+  at.stack = stack_end(run.slot);
   if (vectors_) {
     thread.keep_vectors();
   }
   user_regs_struct registers = thread.saved().home;
   registers.rip = symbol("compel_enter");
   registers.rdi = remote(&at);
-  registers.rsp = stack_end(run.slot);
   registers.orig_rax = ~0ull;
   registers.eflags &= ~0x40500ull;  // no single step, direction up, no alignment checks
-  thread.borrow(run.stub);
-  thread.set_registers(registers);
+  thread.borrow(registers);
+  __atomic_store_n(&at.open, 1u, __ATOMIC_RELEASE);
   run.entered = true;
   thread.resume(PTRACE_CONT);
 }

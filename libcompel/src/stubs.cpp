@@ -21,10 +21,46 @@ std::uint64_t start_time_of(pid_t pid) {
   return stat && !stat->dead() ? stat->start_time : 0;
 }
 
+struct Owner {
+  pid_t pid = 0;
+  std::uint64_t start = 0;
+};
+
+// After a fork it is another one.
+Owner this_process() {
+  static thread_local Owner known;
+  const pid_t pid = ::getpid();
+  if (known.pid != pid) {
+    known = {pid, start_time_of(pid)};
+  }
+  return known;
+}
+
 arch::StubData data_of(const unsigned char* stub) {
   arch::StubData data;
   std::memcpy(&data, stub + arch::stub_code_size(), sizeof data);
   return data;
+}
+
+// Is a thread with these registers in the stub, or will it return there from a handler that has interrupted its way
+// home? Then the frame of that handler is on the stack the thread is on.
+bool comes_through(int mem, const std::vector<procfs::Area>& areas, const user_regs_struct& registers,
+                   std::uint64_t stub, std::size_t size) {
+  constexpr std::size_t deepest = 1 << 20;
+  if (registers.rip - stub < size) {
+    return true;
+  }
+  const auto stack = std::find_if(areas.begin(), areas.end(), [&](const procfs::Area& area) {
+    return area.begin <= registers.rsp && registers.rsp < area.end;
+  });
+  if (stack == areas.end() || !stack->read) {
+    return false;
+  }
+  const std::uint64_t begin = registers.rsp & ~std::uint64_t{7};
+  std::vector<std::uint64_t> words(std::min<std::uint64_t>(stack->end - begin, deepest) / 8);
+  const ssize_t got = ::pread(mem, words.data(), words.size() * 8, static_cast<off_t>(begin));
+  words.resize(got < 0 ? 0 : static_cast<std::size_t>(got) / 8);
+  return std::any_of(words.begin(), words.end(), [&](std::uint64_t word) { return word - stub < size; });
 }
 
 }  // namespace
@@ -57,12 +93,12 @@ void write_memory(int mem, std::uint64_t address, const void* buffer, std::size_
 }
 
 std::vector<unsigned char> make_stub(const user_regs_struct& home, std::uint64_t mask, std::uint64_t unmap_base) {
-  static const std::uint64_t our_start = start_time_of(::getpid());
+  const Owner us = this_process();
   std::vector<unsigned char> bytes(arch::compel_stub_begin, arch::compel_stub_end);
   arch::StubData data = data_of(bytes.data());
   arch::fill_home(data, home, mask);
-  data.owner = static_cast<std::uint64_t>(::getpid());
-  data.owner_start = our_start;
+  data.owner = static_cast<std::uint64_t>(us.pid);
+  data.owner_start = us.start;
   data.unmap_base = unmap_base;
   std::memcpy(bytes.data() + arch::stub_code_size(), &data, sizeof data);
   return bytes;
@@ -134,15 +170,15 @@ bool StubRoom::usable(pid_t pid, int mem, std::uint64_t address,
   if (start_time_of(static_cast<pid_t>(data.owner)) == data.owner_start) {
     return false;  // alive, be it another thread of ours or another task on the same memory
   }
-  for (const auto& thread : threads) {
-    if (!thread->gone() && thread->saved().registers.rip - address < bytes.size()) {
+  const std::vector<procfs::Area> areas = procfs::areas(pid);
+  for (const procfs::Area& area : areas) {
+    if (data.unmap_base != 0 && area.begin <= data.unmap_base && data.unmap_base < area.end) {
       return false;
     }
   }
-  const std::vector<procfs::Area> areas = procfs::areas(pid);
-  return data.unmap_base == 0 || std::none_of(areas.begin(), areas.end(), [&](const procfs::Area& area) {
-           return area.begin <= data.unmap_base && data.unmap_base < area.end;
-         });
+  return std::none_of(threads.begin(), threads.end(), [&](const auto& thread) {
+    return !thread->gone() && comes_through(mem, areas, thread->saved().registers, address, bytes.size());
+  });
 }
 
 Stub StubRoom::place(pid_t pid, int mem, const std::vector<std::unique_ptr<Thread>>& threads,

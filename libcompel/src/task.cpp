@@ -152,7 +152,7 @@ std::int64_t compel_task::run_syscall(Thread& thread, long number, const std::ui
     throw base::Error("run a system call", thread.describe(), EBUSY, "it is inside a resident parasite");
   }
   compel::Stub stub = place_stub(thread, 0);
-  thread.borrow(stub.address());
+  thread.borrow(arch::stub_home(thread.saved().home, stub.address()));
   thread.set_registers(arch::stub_call(thread.saved().home, stub.address(), number, arguments));
   try {
     const std::int64_t result = catch_result(thread);

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include <arch/stub.hpp>
+#include <atomic>
 #include <cstring>
 
 #include "procfs.hpp"
@@ -43,6 +44,18 @@ bool regset(int what, pid_t tid, unsigned type, void* data, std::size_t& size) {
   const bool done = request(what, tid, type, as_word(&vector)) == 0;
   size = vector.iov_len;
   return done;
+}
+
+// The shadow stack pointer of a 64-bit thread; 0: it has none. A kernel without shadow stacks is asked once.
+std::uint64_t shadow_stack_of(pid_t tid) {
+  static std::atomic<bool> known{true};
+  std::uint64_t pointer = 0;
+  std::size_t size = sizeof pointer;
+  if (!known || regset(PTRACE_GETREGSET, tid, regset_shadow_stack, &pointer, size)) {
+    return pointer;
+  }
+  known = errno != EINVAL;
+  return 0;
 }
 
 }  // namespace
@@ -207,9 +220,8 @@ const Saved& Thread::saved() {
   if (request(PTRACE_GETSIGMASK, tid_, sizeof fresh->mask, as_word(&fresh->mask)) != 0) {
     throw base::Error("read the signal mask", describe(), errno);
   }
-  std::size_t size = sizeof fresh->shadow_stack;
-  if (!regset(PTRACE_GETREGSET, tid_, regset_shadow_stack, &fresh->shadow_stack, size)) {
-    fresh->shadow_stack = 0;
+  if (arch::is_64bit(fresh->registers)) {
+    fresh->shadow_stack = shadow_stack_of(tid_);
   }
   saved_ = std::move(fresh);
   read_rseq();
@@ -280,7 +292,7 @@ void Thread::keep_vectors() {
   saved_->vectors = std::move(state);
 }
 
-void Thread::borrow(std::uint64_t stub) {
+void Thread::borrow(const user_regs_struct& first) {
   const Saved& was = saved();
   if (!arch::is_64bit(was.home)) {
     throw base::Error("enter", describe(), EOPNOTSUPP, "it runs 32-bit code");
@@ -294,8 +306,7 @@ void Thread::borrow(std::uint64_t stub) {
   if (arch::waits_with_own_mask(was.registers) && !set_mask(was.mask)) {
     throw base::Error("set the signal mask", describe(), errno);
   }
-  // First the registers: should we die now, it goes home through the stub, which sets the mask too.
-  set_registers(arch::stub_home(was.home, stub));
+  set_registers(first);  // before the mask, which only the way home puts back
   if (!set_mask(~fault_signals | was.mask)) {
     const int error = errno;
     set_registers(was.home);

@@ -61,9 +61,9 @@ class Thread {
   user_regs_struct stub_registers();
 
   void keep_vectors();
-  // From its own registers to the way home with signals blocked (but for faults). From there on it may be given any
-  // registers.
-  void borrow(std::uint64_t stub);
+  // From its own registers to `first` with signals blocked (but for faults). From there on it may be given any. Should
+  // we die before they are blocked, `first` is what it goes on with: there it must find its way home.
+  void borrow(const user_regs_struct& first);
   void set_registers(const user_regs_struct& registers);
   user_regs_struct current_registers() const;
   // Back to its own registers, mask and vectors; to be called in a trap stop.

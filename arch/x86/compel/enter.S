@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * Where a thread comes in, and how it leaves when its master is dead. rdi: its struct compel_slot, rsp: the end of a
- * stack that the master has set up. While the master lives it never returns from here: the master stops the thread in
- * its wait and sets its registers.
+ * Where a thread comes in, and how it leaves when its master is dead. rdi: its struct compel_slot. While the master
+ * lives it never returns from here: the master stops the thread in its wait and sets its registers.
+ *
+ * It comes with its own rsp, because its signals may not be blocked yet: the master sets these registers, blocks the
+ * signals, and opens the slot. If it has died before that, the thread goes home.
  *
  * The frames are balanced when it leaves, so a shadow stack is back where it was.
  */
@@ -11,6 +13,9 @@
         .globl compel_enter
         .type compel_enter, @function
 compel_enter:
+        cmpl $0, COMPEL_SLOT_OPEN(%rdi)
+        je 4f
+        movq COMPEL_SLOT_STACK(%rdi), %rsp
         cld
         movq %rdi, %rbx
         xorl %ebp, %ebp
@@ -35,5 +40,8 @@ compel_enter:
         jnz 3f
         addq $2, %rdx                   /* past the stub's system call */
 3:      jmp *%rdx
+4:      movq COMPEL_SLOT_STUB(%rdi), %rdx
+        addq $2, %rdx
+        jmp *%rdx
         .size compel_enter, . - compel_enter
         .section .note.GNU-stack, "", @progbits

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-#define COMPEL_BLOB_ABI 1u
+#define COMPEL_BLOB_ABI 2u
 
 /* Flags of a blob. */
 #define COMPEL_BLOB_VECTOR 1u /* its code may touch x87, SSE, AVX ... registers: they are saved around each run */

@@ -221,6 +221,47 @@ TEST_CASE("a fault signal that is sent during a run arrives as it was sent") {
   CHECK(victim.join() == 42);
 }
 
+TEST_CASE("a handler runs on the way home while the next controller comes") {
+  static Board* shared = nullptr;
+  const int on_stack = GENERATE(0, SA_ONSTACK);
+  Victim victim([on_stack](Board& board) {
+    static char stack[65536];
+    stack_t alternate{};
+    alternate.ss_sp = stack;
+    alternate.ss_size = sizeof stack;
+    ::sigaltstack(&alternate, nullptr);
+    shared = &board;
+    struct sigaction action {};
+    action.sa_flags = on_stack;
+    action.sa_handler = [](int) {
+      shared->values[1] = 1;
+      while (shared->values[2] == 0) {
+        ::sched_yield();
+      }
+    };
+    ::sigaction(SIGUSR2, &action, nullptr);
+    return test::registers_held(board);
+  });
+  victim.wait_ready();
+  Victim controller([&](Board& board) {
+    compel::Tree tree = compel::Tree::freeze(victim.pid());
+    compel::Parasite parasite = tree.root().load(test_blob, 4096);
+    parasite.start();
+    ::kill(victim.pid(), SIGUSR2);
+    board.ready++;
+    ::pause();
+    return 0;
+  });
+  controller.wait_ready();
+  ::kill(controller.pid(), SIGKILL);
+  CHECK(controller.join() == -SIGKILL);
+  REQUIRE(test::eventually([&] { return victim.board().values[1] == 1; }));
+  control(victim.pid(), test_blob);
+  victim.board().values[2] = 1;
+  victim.board().released = 1;
+  CHECK(victim.join() == 0);
+}
+
 TEST_CASE("many dead controllers in a row") {
   Victim victim(test::busy_process);
   victim.wait_ready(test::busy_threads + 1);

@@ -40,10 +40,13 @@ inline bool restarting(const user_regs_struct& registers) {
 }
 
 // May this be the state of a call that waits with a signal mask of its own (sigsuspend, ppoll, pselect, io_pgetevents),
-// which is then still in force? epoll_pwait is not among them: an interruption ends it.
+// which is then still in force? epoll_pwait is not among them: an interruption ends it. Nor are pause and select, which
+// are interrupted in the same way, but take no mask.
 inline bool waits_with_own_mask(const user_regs_struct& registers) {
   constexpr std::int64_t restart_unless_handled = -514;  // ERESTARTNOHAND
-  return restarting(registers) && static_cast<std::int64_t>(registers.rax) == restart_unless_handled;
+  constexpr std::uint64_t pause = 34, select = 23;
+  return restarting(registers) && static_cast<std::int64_t>(registers.rax) == restart_unless_handled &&
+         registers.orig_rax != pause && registers.orig_rax != select;
 }
 
 // What the kernel does to the registers of an interrupted system call when no handler is to run. A thread that goes on

@@ -12,6 +12,8 @@
 #define COMPEL_SLOT_UNMAP_BASE 48
 #define COMPEL_SLOT_UNMAP_SIZE 56
 #define COMPEL_SLOT_XSAVE 64
+#define COMPEL_SLOT_STACK 72
+#define COMPEL_SLOT_OPEN 80
 
 /* Commands of the runtime itself: small numbers where an entry's address would be. */
 #define COMPEL_BUILTIN_CHANNEL 1u /* argument: a flag; opens (1) or closes (0) the descriptor channel */
@@ -52,7 +54,9 @@ struct compel_slot {
   uint64_t unmap_base; /* what is to be unmapped on the way home; size 0: nothing */
   uint64_t unmap_size;
   uint64_t xsave; /* where to keep vector state; 0: the blob leaves it alone */
-  uint64_t reserved[7];
+  uint64_t stack; /* the end of the stack to run on */
+  uint32_t open;  /* not 0 when signals are blocked; a thread that finds it 0 goes home */
+  uint32_t reserved[11];
 };
 
 #endif /* __ASSEMBLER__ */
