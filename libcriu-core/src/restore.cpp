@@ -50,11 +50,8 @@ pid_t restore(const Options& options) {
     return master.start(options.sibling);
   }();
   const ScriptContext scripts{context.images.fd(), root};
-  master.finish(restorer::Stage::forked);
+  master.wait(restorer::Stage::forked);
   stats.set_forking_time(forking.microseconds());
-  master.finish(restorer::Stage::grouped);
-  master.finish(restorer::Stage::opened);
-  master.finish(restorer::Stage::connected);
 
   task::Handover handover(checkpoint, family.regions);
   master.wait(restorer::Stage::rebuilt);

@@ -6,6 +6,9 @@
 // each gate that is still locked and wakes a waiter. So a waiter learns in one place of both ends of its wait, needs
 // no descriptor for it, and nothing has to be polled.
 //
+// Who is not the master can open a gate too, by force: the word then names no owner any more, and the master sees to
+// its mutex when it gets to it.
+//
 // Used by freestanding code too: nothing but system calls here.
 #pragma once
 
@@ -38,7 +41,13 @@ inline void futex_wake_all(std::uint32_t* word) {
   raw_syscall(SYS_futex, reinterpret_cast<long>(word), FUTEX_WAKE, 0x7fffffff);
 }
 
-// Waits until the master opens the gate. False: the master died.
+inline void force_open(Gate* gate) {
+  if ((__atomic_exchange_n(&gate->word, 0U, __ATOMIC_ACQ_REL) & FUTEX_WAITERS) != 0) {
+    futex_wake_all(&gate->word);
+  }
+}
+
+// Waits until the gate is opened. False: the master died.
 inline bool wait_at(Gate* gate) {
   auto* word = &gate->word;
   for (;;) {

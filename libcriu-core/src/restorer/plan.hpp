@@ -20,7 +20,8 @@ struct Ref {
   std::uint64_t offset = 0;
 };
 
-// Stages all tasks pass together. The master opens the gate of a stage when everybody has arrived.
+// Stages all tasks pass together. Who arrives last opens the gate: only at the last two the master has something to do
+// first, and to wake it takes longer than most of what is done between two stages.
 enum class Stage : std::uint32_t {
   forked,     // the whole tree exists
   grouped,    // sessions and process groups are as they were; zombies may die now
@@ -31,13 +32,17 @@ enum class Stage : std::uint32_t {
   count
 };
 
+constexpr bool opened_by_master(Stage stage) { return stage >= Stage::rebuilt; }
+// Whether the master is to be told when all have arrived.
+constexpr bool told_to_master(Stage stage) { return stage == Stage::forked || opened_by_master(stage); }
+
 // Memory seen by the master and all tasks of a restore.
 struct Shared {
   Gate gates[static_cast<int>(Stage::count)];
   std::uint32_t arrived[static_cast<int>(Stage::count)];
   std::uint32_t expected[static_cast<int>(Stage::count)];
   std::uint64_t pages_restored, pages_compared, pages_skipped_cow;  // for the statistics
-  std::uint32_t event;   // counted up and woken when a stage is complete or something failed
+  std::uint32_t event;   // counted up and woken when a stage the master waits for is complete, or something failed
   std::uint32_t failed;  // 1: somebody is writing the failure, 2: it is there
   std::int32_t failed_pid;
   std::int32_t failed_errno;
@@ -46,7 +51,13 @@ struct Shared {
 
 inline void arrive(Shared* shared, Stage stage) {
   const auto index = static_cast<int>(stage);
-  if (__atomic_add_fetch(&shared->arrived[index], 1, __ATOMIC_ACQ_REL) == shared->expected[index]) {
+  if (__atomic_add_fetch(&shared->arrived[index], 1, __ATOMIC_ACQ_REL) != shared->expected[index]) {
+    return;
+  }
+  if (!opened_by_master(stage)) {
+    force_open(&shared->gates[index]);
+  }
+  if (told_to_master(stage)) {
     __atomic_add_fetch(&shared->event, 1, __ATOMIC_ACQ_REL);
     futex_wake_all(&shared->event);
   }

@@ -82,7 +82,7 @@ Master::~Master() {
     reap(root);
   }
   for (int stage = 0; stage < static_cast<int>(Stage::count); ++stage) {
-    ::pthread_mutex_unlock(gate(static_cast<Stage>(stage)));
+    open(static_cast<Stage>(stage));
   }
   ::munmap(context_.shared, context_.shared_size);
 }
@@ -166,8 +166,14 @@ void Master::count(images::restore_stats_entry& stats) const {
 }
 
 void Master::open(Stage stage) {
+  auto* word = &context_.shared->gates[static_cast<int>(stage)].word;
+  if (!restorer::opened_by_master(stage)) {
+    // It may have been opened by force, and a mutex can be unlocked only while its word names its owner. Who looks at
+    // it meanwhile is woken below.
+    __atomic_store_n(word, static_cast<std::uint32_t>(::gettid()), __ATOMIC_RELEASE);
+  }
   ::pthread_mutex_unlock(gate(stage));
-  restorer::futex_wake_all(&context_.shared->gates[static_cast<int>(stage)].word);
+  restorer::futex_wake_all(word);
 }
 
 }  // namespace criu::task

@@ -26,10 +26,6 @@ class Master {
   // Waits until all have arrived at the stage. The failure of a task becomes an Error here.
   void wait(restorer::Stage);
   void open(restorer::Stage);
-  void finish(restorer::Stage stage) {
-    wait(stage);
-    open(stage);
-  }
   // What the tasks counted.
   void count(images::restore_stats_entry&) const;
   // The tree lives on its own from here.
