@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
-#include <fstream>
 #include <sstream>
 #include <string>
 
@@ -278,8 +277,8 @@ LIVE_TEST("memory: more than the machine has, taken piece by piece") {
   constexpr std::size_t gib = 1 << 30;
   const auto pieces = static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES)) / (gib / page) + 4;
   // A place that is free, to grow into.
-  auto* const begin = static_cast<char*>(
-      ::mmap(nullptr, pieces * gib, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  auto* const begin =
+      static_cast<char*>(::mmap(nullptr, pieces * gib, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   REQUIRE(begin != MAP_FAILED);
   for (std::size_t i = 0; i < pieces; ++i) {
     REQUIRE(::mmap(begin + i * gib, gib, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
