@@ -7,7 +7,7 @@
 
 namespace criu::memory {
 
-// At least `bytes`, zeroed or not, in whole huge pages. Throws.
+// At least `bytes`, page-aligned; in whole huge pages where it is worth one. Throws.
 base::Mapping map_buffer(std::size_t bytes);
 
 }  // namespace criu::memory

@@ -25,7 +25,9 @@ using base::Error;
 
 namespace {
 
-constexpr std::uint64_t piece_size = 512 << 10;
+constexpr std::uint64_t large_piece = 512 << 10;
+// For few pages: what it takes to get a large buffer is more than what some more system calls take.
+constexpr std::uint64_t small_piece = 64 << 10;
 // Below this a second thread costs more than it saves.
 constexpr std::uint64_t parallel_from = 8 << 20;
 constexpr std::size_t most_ranges = 64;
@@ -41,7 +43,7 @@ struct Piece {
   std::uint64_t size = 0;
 };
 
-std::vector<Piece> cut(const std::vector<Source>& sources) {
+std::vector<Piece> cut(const std::vector<Source>& sources, std::uint64_t piece_size) {
   std::vector<Piece> pieces;
   for (const auto& source : sources) {
     for (auto at = source.start; at < source.end;) {
@@ -92,8 +94,9 @@ void write_at(int file, std::vector<iovec>& parts, std::uint64_t at) {
 
 class Job {
  public:
-  Job(pid_t pid, int mem, int file, std::vector<Piece> pieces, const std::function<bool()>& abandoned)
-      : pid_(pid), mem_(mem), file_(file), pieces_(std::move(pieces)), abandoned_(abandoned) {}
+  Job(pid_t pid, int mem, int file, std::vector<Piece> pieces, std::uint64_t piece_size,
+      const std::function<bool()>& abandoned)
+      : pid_(pid), mem_(mem), file_(file), pieces_(std::move(pieces)), piece_size_(piece_size), abandoned_(abandoned) {}
 
   void run(bool parallel) {
     std::thread helper;
@@ -130,7 +133,7 @@ class Job {
   void work() {
     std::vector<iovec> to_write;
     try {
-      const auto buffer = map_buffer(piece_size);
+      const auto buffer = map_buffer(piece_size_);
       for (;;) {
         const auto index = take();
         if (index >= pieces_.size()) {
@@ -246,6 +249,7 @@ class Job {
   pid_t pid_;
   int mem_, file_;
   std::vector<Piece> pieces_;
+  std::uint64_t piece_size_;
   const std::function<bool()>& abandoned_;
   std::size_t next_ = 0;
   std::size_t turn_index_ = 0;
@@ -258,12 +262,12 @@ class Job {
 }  // namespace
 
 std::vector<Written> PageWriter::write(const std::vector<Source>& sources) {
-  auto pieces = cut(sources);
   std::uint64_t total = 0;
-  for (const auto& piece : pieces) {
-    total += piece.size;
+  for (const auto& source : sources) {
+    total += source.end - source.start;
   }
-  Job job(pid_, mem_.get(), file_.get(), std::move(pieces), abandoned_);
+  const auto piece = total < parallel_from ? small_piece : large_piece;
+  Job job(pid_, mem_.get(), file_.get(), cut(sources, piece), piece, abandoned_);
   if (outbox_ != nullptr && outbox_->would_hold(total)) {
     auto held = std::make_shared<Held>(job.read_all(outbox_->room(total)));
     auto file = std::make_shared<base::Fd>(std::move(file_));

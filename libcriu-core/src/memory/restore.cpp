@@ -26,8 +26,8 @@ constexpr std::uint64_t huge = 2 << 20;
 // Smaller address spaces are filled faster by one thread than a second one starts.
 constexpr std::uint64_t parallel_from = 16 << 20;
 constexpr std::uint64_t piece = 4 << 20;
-// The kernel refuses a mapping that is by itself more than there is memory, as ten thousand stacks are if mapped as one.
-// Piece by piece it lets them grow together.
+// The kernel refuses a mapping that is by itself more than there is memory, as ten thousand stacks are if mapped as
+// one. Piece by piece it lets them grow together.
 constexpr std::uint64_t most_at_once = 1 << 30;
 
 std::byte* pointer(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }  // NOLINT
