@@ -1,11 +1,45 @@
 // SPDX-License-Identifier: LGPL-2.1-only
+#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 
+#include "base/error.hpp"
+#include "log.hpp"
 #include "task/objects.hpp"
 
 namespace criu::task {
+
+namespace {
+
+constexpr const char* names[] = {"RLIMIT_CPU",      "RLIMIT_FSIZE", "RLIMIT_DATA",   "RLIMIT_STACK",
+                                 "RLIMIT_CORE",     "RLIMIT_RSS",   "RLIMIT_NPROC",  "RLIMIT_NOFILE",
+                                 "RLIMIT_MEMLOCK",  "RLIMIT_AS",    "RLIMIT_LOCKS",  "RLIMIT_SIGPENDING",
+                                 "RLIMIT_MSGQUEUE", "RLIMIT_NICE",  "RLIMIT_RTPRIO", "RLIMIT_RTTIME"};
+
+// By default the kernel makes these of the size of the memory, so that no two machines have the same.
+bool sized_by_machine(std::uint32_t resource) { return resource == RLIMIT_NPROC || resource == RLIMIT_SIGPENDING; }
+
+// Raises the hard limit of this process, which is becoming the task, as far as it must and may; the soft one is for the
+// restorer to set.
+rlim_t make_room(const TaskImage& task, std::uint32_t resource, rlim_t wanted) {
+  rlimit own{};
+  base::check(::getrlimit(static_cast<__rlimit_resource>(resource), &own), "read", names[resource]);
+  const auto allowed = own.rlim_max;
+  own.rlim_max = wanted;
+  if (wanted <= allowed || ::setrlimit(static_cast<__rlimit_resource>(resource), &own) == 0) {
+    return wanted;
+  }
+  if (!sized_by_machine(resource)) {
+    throw base::Error("raise the hard limit", fmt::format("{} of {} to {}", names[resource], task.name(), wanted),
+                      errno, fmt::format("it is {} here, and to raise it takes CAP_SYS_RESOURCE", allowed));
+  }
+  LOG_WARN("{} of {} was {} and is {}, as on this machine: to raise it takes CAP_SYS_RESOURCE", names[resource],
+           task.name(), wanted, allowed);
+  return allowed;
+}
+
+}  // namespace
 
 void save_limits(pid_t pid, const procfs::Task& task, images::task_rlimits_entry& entry) {
   const auto add = [&](std::uint64_t soft, std::uint64_t hard) {
@@ -32,7 +66,8 @@ void plan_limits(const TaskImage& task, restorer::Plan& plan) {
   plan.limit_count = static_cast<std::uint32_t>(std::min(limits.size(), 16));
   for (std::uint32_t i = 0; i < plan.limit_count; ++i) {
     const auto& limit = limits.Get(static_cast<int>(i));
-    plan.limits[i] = {std::min(limit.cur(), limit.max()), limit.max()};
+    const auto hard = make_room(task, i, limit.max());
+    plan.limits[i] = {std::min(limit.cur(), hard), hard};
   }
 }
 
