@@ -34,6 +34,8 @@ struct Options {
   std::string restore_fails{};
   // Called between the dump and the restore with the image directory.
   std::function<void(const std::string& images)> tamper{};
+  // Runs in a process outside of the tree, from before the test until after it: it says outside_ready() when it is.
+  std::function<void()> outside{};
   // Parts of /proc that are not compared ("maps", "fd", "status", …: the keys of a snapshot).
   std::vector<std::string> ignore{};
 };
@@ -68,6 +70,9 @@ struct Registrar {
 
 // Announces that everything is set up, and returns when the harness (or, in a child, its parent) says to go on.
 void checkpoint_here();
+
+// For Options::outside: the test may begin.
+void outside_ready();
 
 // Writes a failure down; the test goes on.
 void fail(const char* file, int line, const std::string& text);

@@ -117,10 +117,10 @@ int run(const Arguments& arguments) {
   return failed == 0 ? 0 : 1;
 }
 
-int victim_main(const std::string& name, const std::string& directory) {
+int victim_main(const std::string& role, const std::string& name, const std::string& directory) {
   for (const auto& test : live::tests()) {
     if (name == test.name) {
-      return live::run_victim(test, directory);
+      return role == "--victim" ? live::run_victim(test, directory) : live::run_outside(test, directory);
     }
   }
   return 2;
@@ -129,9 +129,9 @@ int victim_main(const std::string& name, const std::string& directory) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc == 4 && std::strcmp(argv[1], "--victim") == 0) {
+  if (argc == 4 && (std::strcmp(argv[1], "--victim") == 0 || std::strcmp(argv[1], "--outside") == 0)) {
     // Not through the destructors of main's world: a test may have closed, replaced or forbidden anything.
-    ::_exit(victim_main(argv[2], argv[3]));
+    ::_exit(victim_main(argv[1], argv[2], argv[3]));
   }
   auto arguments = parse(argc, argv);
   if (::geteuid() != 0 && !arguments.list) {

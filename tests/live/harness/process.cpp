@@ -113,11 +113,12 @@ bool Arrival::wait(const std::string& name, pid_t while_alive, Clock::time_point
   return true;
 }
 
-std::vector<pid_t> reap_all(std::chrono::seconds limit) {
+std::vector<pid_t> reap_all(std::chrono::seconds limit, pid_t except) {
   const auto until = Clock::now() + limit;
   while (true) {
     auto children = tree_of(::getpid());
     children.erase(children.begin());
+    std::erase(children, except);
     if (children.empty()) {
       return {};
     }

@@ -39,7 +39,7 @@ class Arrival {
 };
 
 // Reaps ended children; the ones that still live after the limit are returned.
-std::vector<pid_t> reap_all(std::chrono::seconds limit);
+std::vector<pid_t> reap_all(std::chrono::seconds limit, pid_t except = 0);
 // Kills and reaps everything below this process, which must be a subreaper or the init of a namespace.
 void kill_all_below();
 

@@ -86,7 +86,18 @@ class Act {
     }
   }
 
+  void start_outside() {
+    if (!test_.options.outside) {
+      return;
+    }
+    outside_ = start({"/proc/self/exe", "--outside", test_.name, directory_}, path("outside-output"));
+    if (!arrival_.wait("outside-ready", outside_, Clock::now() + setup_limit)) {
+      over("what is to be outside of the tree did not start\n" + text_of(path("outside-output")));
+    }
+  }
+
   void start_victim() {
+    start_outside();
     std::vector<std::string> arguments;
     if (is_program()) {
       for (const auto& argument : test_.program.arguments) {
@@ -193,7 +204,7 @@ class Act {
     if (!expected.empty()) {
       over("the dump was meant to fail with \"" + expected + "\"");
     }
-    for (const pid_t pid : reap_all(seconds(10))) {
+    for (const pid_t pid : reap_all(seconds(10), outside_)) {
       over("task " + std::to_string(pid) + " is alive after the dump");
     }
     return true;
@@ -212,7 +223,7 @@ class Act {
         said("restore", images).find(expected) == std::string::npos) {
       criu_failed("restore", images, status);
     }
-    for (const pid_t pid : reap_all(seconds(10))) {
+    for (const pid_t pid : reap_all(seconds(10), outside_)) {
       over("task " + std::to_string(pid) + " was left by the failed restore");
     }
     return false;
@@ -265,6 +276,7 @@ class Act {
   std::string directory_;
   Arrival arrival_;
   pid_t victim_ = 0;
+  pid_t outside_ = 0;
   Outcome outcome_;
 };
 

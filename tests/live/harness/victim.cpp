@@ -161,6 +161,15 @@ int Child::join() {
   return status;
 }
 
+void outside_ready() { put("outside-ready", "ready"); }
+
+int run_outside(const Test& test, const std::string& scratch_directory) {
+  directory = scratch_directory;
+  main_pid = ::getpid();
+  test.options.outside();
+  return failed() ? 1 : 0;
+}
+
 int run_victim(const Test& test, const std::string& scratch_directory) {
   directory = scratch_directory;
   main_pid = ::getpid();

@@ -8,6 +8,8 @@
 namespace live {
 
 // The main function of a process under test.
+// The process beside it.
+int run_outside(const Test& test, const std::string& scratch_directory);
 int run_victim(const Test& test, const std::string& scratch_directory);
 
 }  // namespace live
