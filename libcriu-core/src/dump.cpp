@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <fstream>
+
 #include "action_scripts.hpp"
 #include "log.hpp"
 #include "namespaces/time.hpp"
@@ -23,7 +25,7 @@ void unseal(const image::Directory& images) {
 }
 
 // The inventory comes last: a directory without one is no checkpoint.
-void seal(DumpContext& context, const task::Ids& ids, image::Outbox& outbox) {
+void seal(DumpContext& context, const task::Ids& ids, NetworkLockMethod method, image::Outbox& outbox) {
   outbox.flush();
   context.worker.wait();
   images::inventory_entry inventory;
@@ -33,8 +35,12 @@ void seal(DumpContext& context, const task::Ids& ids, image::Outbox& outbox) {
   *inventory.mutable_root_ids() = ids.own();
   inventory.set_root_cg_set(1);
   inventory.set_lsmtype(images::NO_LSM);
-  inventory.set_network_lock_method(0);
+  inventory.set_network_lock_method(static_cast<std::uint32_t>(method));
+  if (context.options.tcp_close) {
+    inventory.set_tcp_close(true);
+  }
   inventory.mutable_plugins_entry();
+  inventory.set_dump_criu_run_id(context.run_id);
   image::Writer writer(context.images.fd(), image::file_name(image::type::inventory, 0), image::type::inventory);
   writer.write(inventory);
   writer.finish();
@@ -69,6 +75,13 @@ void save_address_spaces(DumpContext& context, const task::FrozenTree& tree, std
 }
 
 }  // namespace
+
+std::string new_run_id() {
+  std::ifstream file("/proc/sys/kernel/random/uuid");
+  std::string id;
+  std::getline(file, id);
+  return id;
+}
 
 void dump(const Options& options) {
   image::Directory images(options.images_dir);
@@ -109,9 +122,12 @@ void dump(const Options& options) {
     tree.release(FinalState::running);
     stats.set_frozen_time(frozen.microseconds());
   }
-  seal(context, all.ids, outbox);
+  seal(context, all.ids, all.files.lock_method(), outbox);
   run_scripts(options, Event::post_dump, {images.fd(), options.tree});
   if (!early) {
+    if (options.final_state != FinalState::running) {
+      all.files.hold_connections();
+    }
     tree.release(options.final_state);
     stats.set_frozen_time(frozen.microseconds());
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/error.hpp"
@@ -12,11 +13,18 @@
 
 namespace criu {
 
+// A random UUID.
+std::string new_run_id();
+
 struct DumpContext {
   const Options& options;
   const image::Directory& images;
   // Only to find out what is in the way: contents are not copied, and nothing outside the image directory is touched.
   bool look_only = false;
+  // The network namespace of the tree, as the images number it.
+  std::uint32_t net_ns_id = 0;
+  // Of this dump; names what outlives it.
+  std::string run_id = new_run_id();
   // For what needs no ptrace.
   Worker worker;
   // Everything found to be in the way: told to the user at once, not one a run.

@@ -125,6 +125,43 @@ void set_file_validation(Options& options, const Given& given) {
   }
 }
 
+// Of the kinds of external resources only this one is there yet.
+void add_external(Options& options, const Given& given) {
+  const std::string_view value = given.value;
+  if (value.starts_with("unix[")) {
+    options.external.emplace(value);
+  } else {
+    options.not_yet.insert("external");
+  }
+}
+
+// All of them, or a list of their numbers.
+void set_ext_unix_sk(Options& options, const Given& given) {
+  if (given.value == nullptr) {
+    options.ext_unix_any = true;
+    return;
+  }
+  std::string_view rest = given.value;
+  while (!rest.empty()) {
+    const auto word = std::string(rest.substr(0, rest.find(',')));
+    options.ext_unix_sk.insert(number<std::uint32_t>({given.spelled, word.c_str(), true}, 1));
+    rest.remove_prefix(std::min(rest.size(), word.size() + 1));
+  }
+}
+
+void set_network_lock(Options& options, const Given& given) {
+  const std::string_view value = given.value;
+  if (value == "iptables") {
+    options.network_lock = NetworkLockMethod::iptables;
+  } else if (value == "nftables") {
+    options.network_lock = NetworkLockMethod::nftables;
+  } else if (value == "skip" || value == "none") {
+    options.network_lock = NetworkLockMethod::skip;
+  } else {
+    throw base::Error("Invalid value for --network-lock: " + std::string(value), {}, 0);
+  }
+}
+
 void check_all(Options& options, const Given&) { options.check_extra = options.check_experimental = true; }
 
 void refuse_ms(Options&, const Given&) {
@@ -164,7 +201,7 @@ constexpr OptionInfo table[] = {
   {"root", 'r', value, false, restore_command, "PATH", general, "the root of the restored mount namespace", nullptr},
   {"timeout", 0, value, false, dumps, "SECONDS", general, "how long freezing the tree may take (default: 10; 0: as long as it takes)", set_timeout},
   {"freeze-cgroup", 0, value, false, dumps, "PATH", general, "freeze the tree by its control group", nullptr},
-  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own", nullptr},
+  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (only unix[INODE] so far)", add_external},
   {"empty-ns", 0, value, false, both, "net", general, "do not save the contents of the network namespace", nullptr},
   {"action-script", 0, value, false, every_command, "PATH", general, "run this at every stage", append<&Options::action_scripts>},
   {"display-stats", 0, none, true, both, nullptr, general, "print statistics at the end", flag<&Options::display_stats>},
@@ -200,11 +237,11 @@ constexpr OptionInfo table[] = {
   {"file-locks", 'l', none, true, both, nullptr, files, "save file locks", nullptr},
   {"force-irmap", 0, none, true, dumps, nullptr, files, "find watched files by scanning", nullptr},
   {"irmap-scan-path", 0, value, false, dumps, "PATH", files, "where to scan for watched files", nullptr},
-  {"ext-unix-sk", 'x', maybe, false, both, "INODE,…", files, "accept sockets whose peer is outside", nullptr},
-  {"tcp-established", 0, none, true, both, nullptr, files, "save established TCP connections", nullptr},
-  {"skip-in-flight", 0, none, true, dump_command, nullptr, files, "leave out connections not accepted yet", nullptr},
-  {"tcp-close", 0, none, true, both, nullptr, files, "restore TCP connections closed", nullptr},
-  {"network-lock", 0, value, false, dump_command, "METHOD", files, "how connections are held meanwhile (nothing is locked so far: only iptables, the default, and skip)", nullptr, "iptables skip none"},
+  {"ext-unix-sk", 'x', maybe, false, both, "INODE,…", files, "accept sockets whose peer is outside", set_ext_unix_sk},
+  {"tcp-established", 0, none, true, both, nullptr, files, "save established TCP connections", flag<&Options::tcp_established>},
+  {"skip-in-flight", 0, none, true, dump_command, nullptr, files, "leave out connections not accepted yet", flag<&Options::skip_in_flight>},
+  {"tcp-close", 0, none, true, both, nullptr, files, "restore TCP connections closed", flag<&Options::tcp_close>},
+  {"network-lock", 0, value, false, dump_command, "METHOD", files, "how connections are held meanwhile: nftables, iptables or skip (default: the first that is there)", set_network_lock},
   {"veth-pair", 0, value, false, restore_command, "IN=OUT", files, "the host's end of a veth device", nullptr},
 
   {"ext-mount-map", 'M', value, false, both, "KEY:VAL", mounts, "an external mount", nullptr},

@@ -16,6 +16,9 @@ enum class FinalState { killed, stopped, running };
 
 enum class FileValidation { size, build_id };
 
+// How connections are kept silent between dump and restore; the numbers are the inventory's.
+enum class NetworkLockMethod : std::uint32_t { iptables = 0, nftables = 1, skip = 2, any = 3 };
+
 // What a person can ask for; a mask, for an option can matter to several.
 enum Command : unsigned {
   dump_command = 1,
@@ -58,6 +61,13 @@ struct Options {
   bool weak_sysctls = false;
   bool unprivileged = false;
   bool deprecated = false;
+  std::set<std::string> external;       // resources that are not the tree's own, as they were given
+  bool ext_unix_any = false;            // -x: peers of UNIX sockets may be outside of the tree,
+  std::set<std::uint32_t> ext_unix_sk;  // or only these
+  bool skip_in_flight = false;
+  bool tcp_established = false;
+  bool tcp_close = false;
+  NetworkLockMethod network_lock = NetworkLockMethod::any;
 
   bool check_extra = false;
   bool check_experimental = false;

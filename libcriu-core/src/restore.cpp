@@ -15,6 +15,7 @@
 #include "namespaces/time.hpp"
 #include "restore_context.hpp"
 #include "session.hpp"
+#include "sockets/silence.hpp"
 #include "stats.hpp"
 #include "task/handover.hpp"
 #include "task/master.hpp"
@@ -43,6 +44,7 @@ pid_t restore(const Options& options) {
   task::Master master(context, family);  // the memory shared with the tasks, the gates of the stages
   context.shared_objects.restore(context);
   files::prepare(context);
+  sockets::Silence silence(context);  // until the tasks run, nobody answers for their connections
 
   const Stopwatch forking;
   const auto root = [&] {
@@ -64,9 +66,11 @@ pid_t restore(const Options& options) {
   handover.stop();
   handover.put_registers();
   run_scripts(options, Event::pre_resume, scripts);
+  silence.end();
   handover.release(options.final_state == FinalState::stopped);
   master.disown();
   context.objects.remaps.unlink_links();
+  context.objects.socket_names.keep();
   LOG_INFO("Restore finished successfully. Tasks resumed.");
 
   master.count(stats);

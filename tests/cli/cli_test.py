@@ -128,11 +128,11 @@ class Talking(Case):
         self.fails("dump", "-W", "nowhere", says="can't change to work dir")
 
     def test_later_options(self):
-        for option in ("--tcp-established", "--file-locks", "-l", "-x", "-Mauto", "--lazy-pages", "--external=x"):
+        for option in ("--file-locks", "-l", "-Mauto", "--lazy-pages", "--external=x"):
             self.fails("dump", "-t1", option, says="not supported by this version yet")
-        self.fails("dump", "-t1", "--tcp-est", "--track-mem", says="--tcp-established, --track-mem: not supported")
+        self.fails("dump", "-t1", "--file-lo", "--track-mem", says="--file-locks, --track-mem: not supported")
         # Without a say in what the command does, or switched off again: no reason to refuse.
-        for args in (["--track-mem"], ["--tcp-close", "--no-tcp-close"], ["--no-auto-dedup"]):
+        for args in (["--track-mem"], ["--file-locks", "--no-file-locks"], ["--no-auto-dedup"]):
             self.assertIn("inventory", self.run_criu("restore", *args).stderr)
 
     def test_close(self):
@@ -181,20 +181,20 @@ class Config(Case):
 
     def setUp(self):
         super().setUp()
-        self.write("home/.criu/default.conf", "tcp-established\n")
+        self.write("home/.criu/default.conf", "file-locks\n")
         self.by_variable = {"CRIU_CONFIG_FILE": self.write("variable.conf", "track-mem\n")}
         self.explicit = self.write("explicit.conf", "page-server # comment\n")
 
     def test_which_files(self):
-        self.assertEqual(self.refused(), {"tcp-established"})
-        self.assertEqual(self.refused(env=self.by_variable), {"tcp-established", "track-mem"})
+        self.assertEqual(self.refused(), {"file-locks"})
+        self.assertEqual(self.refused(env=self.by_variable), {"file-locks", "track-mem"})
         self.assertEqual(self.refused("--no-default-config", env=self.by_variable), {"track-mem"})
         self.assertEqual(self.refused("--config", self.explicit, env=self.by_variable), {"page-server", "track-mem"})
         self.assertEqual(self.refused("--config=" + self.explicit), {"page-server"})
         self.assertEqual(self.refused("--config", "/nowhere", "--auto-dedup"), {"auto-dedup"})
 
     def test_the_command_line_has_the_last_word(self):
-        self.assertEqual(self.refused("--no-tcp-established", "--auto-dedup"), {"auto-dedup"})
+        self.assertEqual(self.refused("--no-file-locks", "--auto-dedup"), {"auto-dedup"})
 
     def test_mistakes(self):
         self.write("home/.criu/default.conf", "bogus\n")
@@ -209,8 +209,8 @@ class Log(Case):
         self.write("images/a.log", "old")
         os.umask(0)
         os.unlink(log)
-        result = self.fails("dump", "-t1", "--tcp-established", "-D", "images", "-o", "a.log", "-v4",
-                            says="--tcp-established: not supported by this version yet")
+        result = self.fails("dump", "-t1", "--file-locks", "-D", "images", "-o", "a.log", "-v4",
+                            says="--file-locks: not supported by this version yet")
         self.assertEqual(result.stderr.count("\n"), 1)
         self.assertEqual(stat.S_IMODE(os.stat(log).st_mode), 0o600)
         lines = self.read("images/a.log").splitlines()
@@ -219,7 +219,7 @@ class Log(Case):
         self.assertRegex(lines[0], r"^\(00\.\d{6}\) Version: 4\.2 \(gitid \S+\)$")
         self.assertEqual(lines[1].split(") ", 1)[1], "Running on " + " ".join(
             getattr(os.uname(), part) for part in ("nodename", "sysname", "release", "version", "machine")))
-        self.assertRegex(lines[2], r"^\(00\.\d{6}\) Error \(\w+\.cpp:\d+\): --tcp-established: not supported")
+        self.assertRegex(lines[2], r"^\(00\.\d{6}\) Error \(\w+\.cpp:\d+\): --file-locks: not supported")
 
     def test_again(self):
         self.write("a.log", "old\n" * 100)
@@ -470,8 +470,8 @@ class RoundTrip(Case):
 
     def test_check_and_dump_name_all_that_is_in_the_way(self):
         process = self.program(
-            "import os, socket, sys, time\n"
-            "pair = socket.socketpair()\n"
+            "import os, sys, time\n"
+            "pair = os.open('/proc/self/ns/net', 0), os.open('/proc/self/ns/uts', 0)\n"
             "gone = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); os.unlink(sys.argv[1]); os.write(gone, b'x' * (2 << 20))\n"
             "print('ready', flush=True); os.dup2(os.open('/dev/null', os.O_RDWR), 1)\n"
             "while True: time.sleep(1000)\n", os.path.join(self.dir, "gone"))
@@ -479,8 +479,8 @@ class RoundTrip(Case):
         self.assertEqual(result.returncode, 1, result)
         lines = result.stdout.splitlines()
         self.assertEqual(len(lines), 3, lines)
-        self.assertRegex(lines[0], r"fd 3 of task %d .*Unix socket" % process.pid)
-        self.assertRegex(lines[1], r"fd 4 of task %d .*Unix socket" % process.pid)
+        self.assertRegex(lines[0], r"fd 3 of task %d .*network namespace" % process.pid)
+        self.assertRegex(lines[1], r"fd 4 of task %d .*UTS namespace" % process.pid)
         self.assertIn("--ghost-limit", lines[2])
         self.assertIn(self.state(process.pid), "SR")
         self.assertEqual(os.listdir(self.images), [])

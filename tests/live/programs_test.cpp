@@ -12,8 +12,8 @@ LIVE_PROGRAM("program: node", Program{.arguments = {"node", "@work.js"}});
 LIVE_PROGRAM("program: a JVM with a thread pool", Program{.arguments = {"sh", "@jvm.sh"}});
 LIVE_PROGRAM("program: sqlite3 in memory", Program{.arguments = {"bash", "@sqlite.sh"}});
 // File locks and inotify watches are for tests of their own.
-LIVE_PROGRAM("program: the kitchen without sockets, terminal, locks and watches",
+LIVE_PROGRAM("program: the kitchen without terminal, locks and watches",
              Program{.arguments = {"/usr/bin/python3", "@kitchen.py"},
                      .tell = Tell::signal,
-                     .more = {"sockets", "a terminal", "=flock", "=inotify"}},
-             {.dump = {"--link-remap"}});
+                     .more = {"a terminal", "=flock", "=inotify"}},
+             {.dump = {"--link-remap", "--tcp-established"}, .restore = {"--tcp-established"}});

@@ -140,24 +140,32 @@ TEST_CASE("the last of two that contradict each other wins") {
 }
 
 TEST_CASE("what is not there yet is refused by name, all of it, by the commands it would change") {
-  const auto options =
-      with({{"tree", "7"}, {"tcp-established", nullptr}, {"skip-mnt", "/x"}, {"prev-images-dir", "p"}});
+  const auto options = with({{"tree", "7"}, {"file-locks", nullptr}, {"skip-mnt", "/x"}, {"prev-images-dir", "p"}});
   CHECK(refusal(options, dump_command) ==
-        "--prev-images-dir, --skip-mnt, --tcp-established: not supported by this version yet");
-  CHECK(refusal(options, restore_command) == "--tcp-established: not supported by this version yet");
+        "--file-locks, --prev-images-dir, --skip-mnt: not supported by this version yet");
+  CHECK(refusal(options, restore_command) == "--file-locks: not supported by this version yet");
   CHECK(refusal(options, check_command).empty());
 }
 
 TEST_CASE("switching off, or asking for what happens anyway, is fine") {
-  CHECK(refusal(with({{"tree", "7"}, {"tcp-established", nullptr}, {"no-tcp-established", nullptr}}), dump_command)
-            .empty());
+  CHECK(refusal(with({{"tree", "7"}, {"file-locks", nullptr}, {"no-file-locks", nullptr}}), dump_command).empty());
   CHECK(refusal(with({{"tree", "7"}, {"manage-cgroups", "ignore"}, {"network-lock", "skip"}, {"cpu-cap", "none"}}),
                 dump_command)
             .empty());
   CHECK_FALSE(refusal(with({{"tree", "7"}, {"manage-cgroups", nullptr}}), dump_command).empty());
   CHECK_FALSE(refusal(with({{"tree", "7"}, {"manage-cgroups", "full"}}), dump_command).empty());
-  CHECK_FALSE(refusal(with({{"tree", "7"}, {"network-lock", "nftables"}}), dump_command).empty());
-  CHECK_FALSE(refusal(with({{"tree", "7"}, {"network-lock", "table"}}), dump_command).empty());
+}
+
+TEST_CASE("what sockets need") {
+  CHECK(with({}).network_lock == NetworkLockMethod::any);
+  CHECK(with({{"network-lock", "nftables"}}).network_lock == NetworkLockMethod::nftables);
+  CHECK(with({{"network-lock", "none"}}).network_lock == NetworkLockMethod::skip);
+  CHECK_THROWS(with({{"network-lock", "table"}}));
+  CHECK(with({{"ext-unix-sk", nullptr}}).ext_unix_any);
+  CHECK(with({{"ext-unix-sk", "12,345"}}).ext_unix_sk == std::set<std::uint32_t>{12, 345});
+  CHECK_THROWS(with({{"ext-unix-sk", "12,x"}}));
+  CHECK(refusal(with({{"tree", "7"}, {"external", "unix[12]"}}), dump_command).empty());
+  CHECK_FALSE(refusal(with({{"tree", "7"}, {"external", "net[12]:x"}}), dump_command).empty());
 }
 
 TEST_CASE("options that do not fit together") {

@@ -49,4 +49,24 @@ inline constexpr int madv_guard_remove = 103;   // Linux 6.13
 
 inline constexpr unsigned move_mount_set_group = 0x100;  // Linux 5.15
 
+// ---- sockets --------------------------------------------------------------------------------------------------------
+
+inline constexpr int so_buf_lock = 72;          // Linux 5.14
+inline constexpr int so_rcv_mark = 75;          // Linux 5.19
+inline constexpr int so_pass_pidfd = 76;        // Linux 6.5
+inline constexpr int so_rcv_priority = 82;      // Linux 6.14
+inline constexpr int so_pass_rights = 83;       // Linux 6.16
+inline constexpr int ip_local_port_range = 51;  // Linux 6.3
+
+// <linux/in6.h>, <linux/udp.h> and <linux/netlink.h> go badly with the C library's headers.
+inline constexpr int ipv6_flowinfo_send = 33;
+inline constexpr int udp_cork = 1, udp_no_check6_tx = 101, udp_no_check6_rx = 102, udp_segment = 103, udp_gro = 104;
+inline constexpr int sol_udplite = 136, udplite_send_cscov = 10, udplite_recv_cscov = 11;
+inline constexpr int netlink_add_membership = 1, netlink_pktinfo = 3, netlink_broadcast_error = 4,
+                     netlink_no_enobufs = 5, netlink_listen_all_nsid = 8, netlink_list_memberships = 9,
+                     netlink_cap_ack = 10, netlink_ext_ack = 11, netlink_get_strict_check = 12;
+
+inline constexpr unsigned long sock_netns = 0x894c;      // SIOCGSKNS, Linux 4.9
+inline constexpr unsigned long unix_sock_file = 0x89e0;  // SIOCUNIXFILE, Linux 4.11
+
 }  // namespace base::kernel

@@ -132,6 +132,7 @@ void Collector::collect_descriptor(pid_t pid, int fds, int infos, int pidfd, int
     description.own = own.get();
     check(::fstat(own.get(), &description.stat), "stat", description.what());
     types_[id] = save(description, id);
+    save_in_flight();
   } else {
     saver_.give_back(fresh);
   }
@@ -145,6 +146,15 @@ void Collector::collect_descriptor(pid_t pid, int fds, int infos, int pidfd, int
   entry.set_type(type);
   entry.set_fd(static_cast<std::uint32_t>(fd));
   writer.write(entry);
+}
+
+void Collector::save_in_flight() {
+  for (auto waiting = saver_.take_in_flight(); !waiting.empty(); waiting = saver_.take_in_flight()) {
+    for (auto& [id, description] : waiting) {
+      types_[id] = images::UND;
+      context_.attempt([&, id = id, &description = description] { types_[id] = save(description, id); });
+    }
+  }
 }
 
 images::fd_types Collector::save(Description& description, std::uint32_t id) {

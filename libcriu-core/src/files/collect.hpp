@@ -35,6 +35,10 @@ class Collector {
   void finish();
   // The names that --link-remap made are to stay: the tree will need them. Else they go with the Collector.
   void keep_links() { saver_.removed().keep(); }
+  // How connections are kept silent, if there are any.
+  NetworkLockMethod lock_method() { return saver_.sockets().lock_method(context_); }
+  // Right before the tree ends: its connections end without a packet, and stay locked for the restore.
+  void hold_connections() { saver_.sockets().leave_silent(context_); }
 
  private:
   struct Late {
@@ -50,6 +54,7 @@ class Collector {
 
   void collect_descriptor(pid_t pid, int fds, int infos, int pidfd, int fd, image::Writer& writer);
   images::fd_types save(Description&, std::uint32_t id);
+  void save_in_flight();
   Reference refer(Description&);
 
   DumpContext& context_;

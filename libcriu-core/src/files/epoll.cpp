@@ -122,7 +122,9 @@ void add_as(const RestoreContext& context, int epoll, int number, int file, cons
   add(own.get(), number, watch, what);
 }
 
-void connect(RestoreContext& context, const TaskImage& task, const images::file_entry& entry, int fd) {
+void connect(RestoreContext& context, const TaskImage& task, std::span<const Made> group) {
+  const auto& entry = *group.front().entry;
+  const int fd = group.front().fd;
   constexpr std::uint32_t highest = 1U << 30;
   for (const auto& watch : entry.epfd().tfd()) {
     const auto what = fmt::format("fd {} with epoll (file {}) of {}", watch.tfd(), entry.id(), task.name());

@@ -15,6 +15,7 @@
 
 namespace criu {
 
+struct Checkpoint;
 struct TaskImage;
 struct RestoreContext;
 
@@ -36,6 +37,12 @@ struct Description {
   std::string what() const;   // "fd 7 of task 42 (link)", for messages
 };
 
+// A restored description, in the task that made it.
+struct Made {
+  const images::file_entry* entry;
+  int fd;
+};
+
 struct Kind {
   images::fd_types type;
   const char* name;
@@ -53,11 +60,12 @@ struct Kind {
   images::fown_entry* (*owner)(images::file_entry&) = nullptr;
 
   // Restore. Entries with the same group are made together by one task (the ends of a pipe); 0: each alone.
-  std::uint64_t (*group)(const images::file_entry&) = nullptr;
+  std::uint64_t (*group)(const Checkpoint&, const images::file_entry&) = nullptr;
   // Makes the descriptions of one group, in the same order, inside the task that owns them.
   std::vector<base::Fd> (*make)(RestoreContext&, std::span<const images::file_entry* const>) = nullptr;
-  // Called in the task that made it, once all its descriptors are in place; `fd` is one of them.
-  void (*connect)(RestoreContext&, const TaskImage&, const images::file_entry&, int fd) = nullptr;
+  // Called in the task that made the group, once every description of the tree exists and the task's own descriptors
+  // are in place.
+  void (*connect)(RestoreContext&, const TaskImage&, std::span<const Made>) = nullptr;
 };
 
 // All kinds, in the order in which they are asked.

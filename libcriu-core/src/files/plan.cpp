@@ -16,27 +16,44 @@ using base::check;
 using base::Error;
 
 Plan::Plan(const Checkpoint& checkpoint) {
-  std::map<std::pair<const Kind*, std::uint64_t>, std::size_t> group_by_key;
   for (const auto& task : checkpoint.tasks) {
     for (const auto& fd : task->fds) {
-      const auto key = std::pair{static_cast<int>(fd.type()), fd.id()};
-      if (slot_by_id_.contains(key)) {
-        continue;
+      add(checkpoint, *task, checkpoint.file(fd.type(), fd.id(), fmt::format("fd {} of {}", fd.fd(), task->name())));
+    }
+  }
+  add_in_flight(checkpoint);
+}
+
+void Plan::add(const Checkpoint& checkpoint, const TaskImage& task, const images::file_entry& entry) {
+  const auto slot = static_cast<std::uint32_t>(slot_count_);
+  if (!slot_by_id_.try_emplace({static_cast<int>(entry.type()), entry.id()}, slot).second) {
+    return;
+  }
+  slot_by_number_.emplace(entry.id(), slot);
+  ++slot_count_;
+  const auto& kind = kind_of(entry);
+  const auto group_key = kind.group != nullptr ? kind.group(checkpoint, entry) : 0;
+  std::size_t index = groups_.size();
+  if (group_key != 0) {
+    index = group_by_key_.emplace(std::pair{&kind, group_key}, index).first->second;
+  }
+  if (index == groups_.size()) {
+    groups_.push_back({&kind, &task, {}, {}});
+  }
+  groups_[index].entries.push_back(&entry);
+  groups_[index].slots.push_back(slot);
+  made_by_.emplace_back(&entry, groups_[index].maker);
+}
+
+// What no task has open, but waits in the queue of a socket: whoever fills that queue makes it. Such a file can be a
+// socket with a queue itself, and comes behind the others then.
+void Plan::add_in_flight(const Checkpoint& checkpoint) {
+  for (std::size_t slot = 0; slot < slot_count_; ++slot) {
+    const auto [socket, maker] = made_by_[slot];
+    for (const auto* packet : checkpoint.queues.of(*socket)) {
+      for (const auto id : packet->rights) {
+        add(checkpoint, *maker, checkpoint.file(id, fmt::format("a queue of file {}", socket->id())));
       }
-      const auto& entry = checkpoint.file(fd.type(), fd.id(), fmt::format("fd {} of {}", fd.fd(), task->name()));
-      const auto& kind = kind_of(entry);
-      const auto slot = static_cast<std::uint32_t>(slot_count_++);
-      slot_by_id_[key] = slot;
-      const auto group_key = kind.group != nullptr ? kind.group(entry) : 0;
-      std::size_t index = groups_.size();
-      if (group_key != 0) {
-        index = group_by_key.emplace(std::pair{&kind, group_key}, index).first->second;
-      }
-      if (index == groups_.size()) {
-        groups_.push_back({&kind, task.get(), {}, {}});
-      }
-      groups_[index].entries.push_back(&entry);
-      groups_[index].slots.push_back(slot);
     }
   }
 }
@@ -71,10 +88,8 @@ base::Fd Plan::fetch_slot(const RestoreContext& context, std::uint32_t slot, con
 }
 
 base::Fd Plan::fetch(const RestoreContext& context, std::uint32_t file_id, const std::string& what) const {
-  for (const auto& [key, slot] : slot_by_id_) {
-    if (key.second == file_id) {
-      return fetch_slot(context, slot, what);
-    }
+  if (const auto slot = slot_by_number_.find(file_id); slot != slot_by_number_.end()) {
+    return fetch_slot(context, slot->second, what);
   }
   throw Error("corrupt checkpoint", fmt::format("{}: no task has file {}", what, file_id), 0);
 }
@@ -100,9 +115,11 @@ void Plan::collect(RestoreContext& context, const TaskImage& task) {
 void Plan::connect(RestoreContext& context, const TaskImage& task) {
   for (const auto& group : groups_) {
     if (group.maker == &task && group.kind->connect != nullptr) {
+      std::vector<Made> made;
       for (std::size_t i = 0; i < group.entries.size(); ++i) {
-        group.kind->connect(context, task, *group.entries[i], made_[group.slots[i]].get());
+        made.push_back({group.entries[i], made_[group.slots[i]].get()});
       }
+      group.kind->connect(context, task, made);
     }
   }
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -51,11 +52,16 @@ class Plan {
   base::Fd fetch(const RestoreContext&, std::uint32_t file_id, const std::string& what) const;
 
  private:
+  void add(const Checkpoint&, const TaskImage&, const images::file_entry&);
+  void add_in_flight(const Checkpoint&);
   std::uint32_t slot_of(const images::fdinfo_entry&) const;
   base::Fd fetch_slot(const RestoreContext&, std::uint32_t slot, const std::string& what) const;
 
   std::vector<Group> groups_;
+  std::map<std::pair<const Kind*, std::uint64_t>, std::size_t> group_by_key_;
   std::map<std::pair<int, std::uint32_t>, std::uint32_t> slot_by_id_;
+  std::unordered_map<std::uint32_t, std::uint32_t> slot_by_number_;              // the same, of whatever type
+  std::vector<std::pair<const images::file_entry*, const TaskImage*>> made_by_;  // by slot
   std::size_t slot_count_ = 0;
   Slot* slots_ = nullptr;
   std::vector<base::Fd> made_;  // by slot, in the task that made it

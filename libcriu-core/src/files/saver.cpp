@@ -1,11 +1,44 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 #include "files/saver.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/error.hpp"
+#include "kernel/procfs.hpp"
+
 namespace criu::files {
 
 image::Writer& Saver::image(const image::Type& type) {
   const auto found = images_.find(type.magic);
   return found != images_.end() ? found->second : images_.emplace(type.magic, dump_.images.create(type)).first->second;
+}
+
+std::uint32_t Saver::refer_in_flight(base::Fd fd, const std::string& referrer) {
+  const auto number = std::to_string(fd.get());
+  Description description{::getpid(), fd.get(), procfs::Task(::getpid()).link(("fd/" + number).c_str()),
+                          {},         {},       fd.get()};
+  description.referrer = referrer + " (" + description.link + ")";
+  description.info = kernel::parse_fdinfo(
+      procfs::read_file(AT_FDCWD, ("/proc/self/fdinfo/" + number).c_str(), "fdinfo of " + description.referrer));
+  base::check(::fstat(fd.get(), &description.stat), "stat", description.referrer);
+  const auto fresh = new_file_id();
+  registry_.table(description.pid);  // an epoll descriptor looks there
+  const auto id = registry_.identify({description.pid, fd.get()}, description.info, fresh);
+  if (id == fresh) {
+    kept_.push_back(std::move(fd));
+    in_flight_.emplace_back(id, std::move(description));
+  } else {
+    give_back(fresh);
+  }
+  return id;
+}
+
+sockets::Survey& Saver::sockets() {
+  if (sockets_ == nullptr) {
+    sockets_ = std::make_unique<sockets::Survey>();
+  }
+  return *sockets_;
 }
 
 Saver::Watched Saver::watched(pid_t pid, int epoll, const kernel::EpollTarget& target, unsigned nth) const {

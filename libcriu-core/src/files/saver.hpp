@@ -5,7 +5,9 @@
 #include <fdinfo.pb.h>
 
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <memory>
 #include <set>
 #include <utility>
 
@@ -15,6 +17,7 @@
 #include "files/removed.hpp"
 #include "image/stream.hpp"
 #include "memory/shared.hpp"
+#include "sockets/survey.hpp"
 
 namespace criu::files {
 
@@ -35,6 +38,14 @@ class Saver {
   bool first_queue(const image::Type& type, std::uint32_t pipe_id) {
     return queues_.insert({type.magic, pipe_id}).second;
   }
+
+  // The id of a file that waits in a queue, of which this is a copy. `referrer` says where, for messages.
+  std::uint32_t refer_in_flight(base::Fd fd, const std::string& referrer);
+  // Those of them that were met for the first time and are still to be saved, under their ids.
+  std::deque<std::pair<std::uint32_t, Description>> take_in_flight() { return std::exchange(in_flight_, {}); }
+
+  // What is known of sockets; asked for only when there is one.
+  sockets::Survey& sockets();
 
   Registry& registry() { return registry_; }
   Removed& removed() { return removed_; }
@@ -58,6 +69,9 @@ class Saver {
   image::Writer files_;
   std::map<std::uint32_t, image::Writer> images_;  // by magic
   std::set<std::pair<std::uint32_t, std::uint32_t>> queues_;
+  std::deque<std::pair<std::uint32_t, Description>> in_flight_;
+  std::vector<base::Fd> kept_;  // the registry knows what is in flight by these
+  std::unique_ptr<sockets::Survey> sockets_;
   std::uint32_t last_file_id_ = 0;
 };
 

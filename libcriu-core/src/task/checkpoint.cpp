@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "sockets/unix.hpp"
 
 namespace criu {
 
@@ -201,6 +202,18 @@ const images::file_entry& Checkpoint::file(int type, std::uint32_t id, const std
                                                      : std::to_string(type)));
 }
 
+const images::file_entry& Checkpoint::file(std::uint32_t id, const std::string& referrer) const {
+  for (int type = images::fd_types_MIN; type < images::CTL_TTY; ++type) {
+    if (const auto* found = find_file(type, id)) {
+      return *found;
+    }
+    if (!images::fd_types_IsValid(type + 1)) {
+      break;
+    }
+  }
+  corrupt(referrer, fmt::format("refers to file {}, which files.img does not have", id));
+}
+
 Checkpoint read_checkpoint(const image::Directory& dir) {
   Checkpoint checkpoint;
   checkpoint.inventory = read_inventory(dir);
@@ -209,6 +222,8 @@ Checkpoint read_checkpoint(const image::Directory& dir) {
     read_descriptors(dir, *task);
   }
   read_files(dir, checkpoint);
+  checkpoint.queues = sockets::Queues(dir);
+  checkpoint.unix_groups = sockets::unix_groups(checkpoint);
   if (auto reader = dir.open(image::type::seccomp)) {
     reader->only(checkpoint.seccomp);
   }

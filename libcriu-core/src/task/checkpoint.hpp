@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "image/directory.hpp"
+#include "sockets/queues.hpp"
 
 namespace criu {
 
@@ -50,9 +51,14 @@ struct Checkpoint {
   std::map<std::pair<int, std::uint32_t>, images::file_entry> files;  // by type and id
   std::vector<images::remap_file_path_entry> remaps;
   images::seccomp_entry seccomp;
+  sockets::Queues queues;
+  // The sockets of a network of UNIX peers are made together: by number, the one that stands for all.
+  std::unordered_map<std::uint32_t, std::uint32_t> unix_groups;
 
   TaskImage& root() const { return *tasks.front(); }
   const images::file_entry* find_file(int type, std::uint32_t id) const;
+  // The same where only the id is known, which no two files share.
+  const images::file_entry& file(std::uint32_t id, const std::string& referrer) const;
   // A file that something refers to; missing it is an Error that names the referrer.
   const images::file_entry& file(int type, std::uint32_t id, const std::string& referrer) const;
 };

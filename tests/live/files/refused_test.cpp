@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,8 +15,8 @@ using scene::Scene;
 TEST_CASE("all obstacles are told, each with its descriptor and kind") {
   const scene::TempDir dir;
   Scene scene({{[&] {
-                  MUST(::socket(AF_UNIX, SOCK_STREAM, 0) == 0);
-                  MUST(::socket(AF_INET6, SOCK_DGRAM, 0) == 1);
+                  MUST(::open("/proc/self/ns/uts", O_RDONLY) == 0);
+                  MUST(::open("/proc/self/ns/ipc", O_RDONLY) == 1);
                   MUST(::inotify_init1(0) == 2);
                   MUST(::syscall(SYS_pidfd_open, ::getpid(), 0) == 3);
                   MUST(::open("/proc/self/ns/net", O_RDONLY) == 4);
@@ -29,8 +28,8 @@ TEST_CASE("all obstacles are told, each with its descriptor and kind") {
                 },
                 [] {}}});
   auto texts = scene.dump();
-  const char* const wanted[] = {"a Unix socket",       "an IPv6 socket", "an inotify descriptor", "a pidfd",
-                                "a network namespace", "a terminal",     "--file-locks"};
+  const char* const wanted[] = {"a UTS namespace",     "an IPC namespace", "an inotify descriptor", "a pidfd",
+                                "a network namespace", "a terminal",       "--file-locks"};
   REQUIRE(texts.size() == std::size(wanted));
   for (std::size_t i = 0; i < texts.size(); ++i) {
     CHECK_THAT(texts[i], Catch::Contains("fd " + std::to_string(i) + " of task " + std::to_string(scene.pids()[0])));

@@ -31,5 +31,5 @@ def without_words(line):
 
 
 text = "\n".join(without_words(line) for line in text.split("\n"))
-sys.argv = [kitchen, directory, "no-net"]
+sys.argv = [kitchen, directory]
 exec(compile(text, kitchen, "exec"))

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// The time of a restore in which its connections exist and must not be heard.
+#pragma once
+
+#include <fdinfo.pb.h>
+
+#include <memory>
+#include <string>
+
+#include "sockets/network_lock.hpp"
+
+namespace criu {
+
+struct RestoreContext;
+
+namespace sockets {
+
+class Silence {
+ public:
+  // Finds the lock that the dump left. Without it (another machine, a firewall that was loaded anew) there is one for
+  // the time of the restore; that of the dump stays if the restore fails, so that it can be tried again.
+  explicit Silence(RestoreContext&);
+  ~Silence();
+  Silence(const Silence&) = delete;
+  Silence& operator=(const Silence&) = delete;
+
+  // The tasks are about to run: unlocks, and all connections go on.
+  void end();
+
+ private:
+  void resume(pid_t pid, int fd, const images::inet_sk_entry&);
+
+  RestoreContext& context_;
+  NetworkLockMethod method_;
+  std::string name_;
+  bool left_by_dump_ = false;
+  std::unique_ptr<NetworkLock> own_;
+};
+
+}  // namespace sockets
+}  // namespace criu
