@@ -274,6 +274,9 @@ std::vector<Area> parse_smaps(std::string_view text) {
       areas.push_back(std::move(area));
     } else if (!areas.empty() && line.starts_with("VmFlags: ")) {
       areas.back().flags = line.substr(9);
+    } else if (!areas.empty() && (line.starts_with("Shared_Clean:") || line.starts_with("Shared_Dirty:"))) {
+      Scanner size(line.substr(13));
+      areas.back().mapped_by_others |= size.need<std::uint64_t>() != 0;
     } else if (!areas.empty() && line.starts_with("ProtectionKey:")) {
       areas.back().protection_key = Scanner(line.substr(14)).need<unsigned>();
     } else if (!areas.empty() && line.starts_with("KernelPageSize:")) {

@@ -48,7 +48,7 @@ std::vector<Piece> cut(const std::vector<Source>& sources, std::uint64_t piece_s
   for (const auto& source : sources) {
     for (auto at = source.start; at < source.end;) {
       if (pieces.empty() || pieces.back().size == piece_size || pieces.back().parts.size() == most_ranges ||
-          pieces.back().parts.front().source->readable != source.readable) {
+          pieces.back().parts.front().source->directly != source.directly) {
         pieces.emplace_back();
       }
       auto& piece = pieces.back();
@@ -156,7 +156,7 @@ class Job {
   }
 
   void read(const Piece& piece, std::byte* into) const {
-    if (piece.parts.front().source->readable && read_vm(piece, into)) {
+    if (piece.parts.front().source->directly && read_vm(piece, into)) {
       return;
     }
     for (const auto& part : piece.parts) {

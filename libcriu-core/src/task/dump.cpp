@@ -85,8 +85,8 @@ class TaskSaver {
   }
 
   void save_areas() {
-    const auto areas = saved_.areas.valid() ? saved_.areas.get() : procfs::parse_smaps(proc_.read("smaps"));
-    memory::save_areas(context_, all_.files, proc_, areas, saved_.mm);
+    areas_ = saved_.areas.valid() ? saved_.areas.get() : procfs::parse_smaps(proc_.read("smaps"));
+    memory::save_areas(context_, all_.files, proc_, areas_, saved_.mm);
   }
 
   // The worker copies the pages while the rest is saved. Not sooner: a task that is asked from inside has to run, and
@@ -96,8 +96,7 @@ class TaskSaver {
     for (const auto tid : task_.tids) {
       stack_pointers.push_back(tree_.registers(index_, tid).rsp);
     }
-    auto pages = memory::pages_of(context_, task_.pid, static_cast<std::uint64_t>(task_.pid), saved_.mm,
-                                  std::move(stack_pointers));
+    auto pages = memory::pages_of(context_, task_.pid, areas_, saved_.mm, std::move(stack_pointers));
     context_.worker.post(
         [&images = context_.images, &worker = context_.worker, &saved = saved_, pages = std::move(pages)] {
           saved.pages = memory::save_pages(images, pages, [&worker] { return worker.abandoned(); });
@@ -230,6 +229,7 @@ class TaskSaver {
   procfs::Task proc_;
   base::Fd mem_;
   procfs::Stat stat_;
+  std::vector<procfs::Area> areas_;
   procfs::Status status_;
   images::task_kobj_ids_entry ids_;
   std::vector<procfs::Timer> timers_;
