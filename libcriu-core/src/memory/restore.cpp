@@ -239,7 +239,7 @@ class Fill {
 
 void Restored::fill(RestoreContext& context, const TaskImage& task, const Restored* parent) {
   const auto pagemap = Pagemap::read(context.images, image::type::pagemap, task.entry.pid());
-  vdso_ = plan_vdso(own_vdso(), task, pagemap);
+  vdso_ = plan_vdso(context.inherited.vdso, task, pagemap);
   map_beside(context, task, pagemap.runs(), parent);
   read_pages(*context.shared, task, pagemap, parent);
 }
@@ -296,14 +296,11 @@ void Restored::map_beside(RestoreContext& context, const TaskImage& task, const 
     return;
   }
   Space space;
-  space.take(own_mappings());
+  space.take(context.inherited.mappings);
   space.take(context.needed_addresses);
-  const auto base = space.find(room, huge);
   // Held as a whole first: nothing else may come to lie between the areas meanwhile.
-  if (::mmap(pointer(base), room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
-             0) == MAP_FAILED) {
-    throw Error("reserve room for memory", task.name(), errno);
-  }
+  const auto base = space.map(room, huge, PROT_NONE, MAP_NORESERVE);
+  context.inherited.mappings.push_back({base, base + room});
   for (auto& area : parked_) {
     if (!area.inherited) {
       area.at += base;

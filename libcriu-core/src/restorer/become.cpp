@@ -121,14 +121,6 @@ std::vector<Range> keep_ranges(const memory::Restored& memory, std::uint64_t reg
   return keep;
 }
 
-void* must_map(std::uint64_t at, std::uint64_t size, int prot) {
-  void* got = ::mmap(pointer(at), size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-  if (got == MAP_FAILED) {
-    throw Error("map the restorer", {}, errno);
-  }
-  return got;
-}
-
 // The C library registered an area for this thread; the restored thread registers its own.
 void unregister_rseq() {
   auto* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
@@ -161,19 +153,19 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   auto last_pid = task::LastPid::needed() ? context.internal(task::LastPid::open()) : base::Fd();
   plan_mm(context, task, builder, exe);
   plan_memory(context, task, memory, builder);
-  task::plan_signals(task, builder);
+  task::plan_signals(task, context.inherited, builder);
   task::plan_timers(task, builder);
   task::plan_threads(context.checkpoint, task, builder);
-  task::plan_limits(task, builder.plan());
+  task::plan_limits(task, context.inherited, builder.plan());
 
   // The number of ranges to keep does not depend on where the region comes to lie; make room for them first.
   const auto keep_ref = builder.add(keep_ranges(memory, 0, 1));
-  const auto own_vdso = memory::own_vdso();
+  const auto& own_vdso = context.inherited.vdso;
   const Layout layout(builder.contents(), builder.plan().thread_count, context.shared_size, own_vdso.size());
   memory::Space space;
-  space.take(memory::own_mappings());
+  space.take(context.inherited.mappings);
   space.take(context.needed_addresses);
-  const auto at = space.find(layout.size, page);
+  const auto at = space.map(layout.size, page, PROT_READ | PROT_WRITE, 0);
 
   plan_vdso(own_vdso, memory, at + layout.vdso, space, builder.plan());
   auto& plan = builder.plan();
@@ -185,7 +177,6 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   plan.first_internal_fd = context.first_internal_fd;
   plan.last_pid_fd = last_pid.get();
 
-  must_map(at, layout.size, PROT_READ | PROT_WRITE);
   std::memcpy(pointer(at), code().data(), code().size());
   if (::mprotect(pointer(at), layout.plan, PROT_READ | PROT_EXEC) < 0) {
     throw Error("protect the restorer", {}, errno);

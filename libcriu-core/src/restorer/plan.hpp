@@ -202,13 +202,14 @@ struct Plan {
   std::uint32_t membarrier;
 
   SignalAction actions[64];
+  std::uint64_t actions_to_set;  // bit number - 1: the others are inherited as they should be
   Itimer itimers[3];
   Ref<PosixTimer> timers;
   std::uint32_t timer_count;
   Ref<PendingSignal> pending;
   std::uint32_t pending_count;
   struct rlimit limits[16];
-  std::uint32_t limit_count;
+  std::uint32_t limits_to_set;  // bit mask: the others are inherited as they should be
 
   std::int32_t first_internal_fd;  // descriptors from here up are ours; closed at the end; -1: the table is shared
   std::int32_t last_pid_fd;        // ns_last_pid, where clone3 does not give pids; else -1

@@ -32,7 +32,6 @@ constexpr int prctl_set_mdwe = 65;                  // PR_SET_MDWE, 6.3
 constexpr int arch_req_xcomp_perm = 0x1023;         // ARCH_REQ_XCOMP_PERM, 5.16
 constexpr int io_priority_of_process = 1;           // IOPRIO_WHO_PROCESS
 constexpr long signal_set_size = 8;
-constexpr unsigned kill_signal = 9, stop_signal = 19;
 
 void copy_text(char*& to, const char* end, const char* from) {
   while (*from != '\0' && to < end) {
@@ -239,7 +238,7 @@ void restore_mm(const Context& context) {
 
 void restore_actions(const Context& context) {
   for (unsigned signo = 1; signo <= 64; ++signo) {
-    if (signo != kill_signal && signo != stop_signal) {
+    if ((context.plan->actions_to_set >> (signo - 1) & 1) != 0) {
       must(context, "set the action of signal", signo, SYS_rt_sigaction, signo, &context.plan->actions[signo - 1], 0,
            signal_set_size);
     }
@@ -427,8 +426,10 @@ struct ThreadStart {
            0, 0);
     }
     must(context, "set dumpable", 0, SYS_prctl, PR_SET_DUMPABLE, context.plan->dumpable, 0, 0, 0);
-    for (std::uint32_t i = 0; i < context.plan->limit_count; ++i) {
-      must(context, "set resource limit", i, SYS_prlimit64, 0, i, &context.plan->limits[i], 0);
+    for (std::uint32_t i = 0; i < 16; ++i) {
+      if ((context.plan->limits_to_set >> i & 1) != 0) {
+        must(context, "set resource limit", i, SYS_prlimit64, 0, i, &context.plan->limits[i], 0);
+      }
     }
     restore_timers(context);
     queue_signals(context, context.plan->pending, context.plan->pending_count, 0);

@@ -5,6 +5,7 @@
 #include <core.pb.h>
 #include <fdinfo.pb.h>
 #include <fs.pb.h>
+#include <google/protobuf/arena.h>
 #include <inventory.pb.h>
 #include <mm.pb.h>
 #include <pstree.pb.h>
@@ -27,16 +28,17 @@ enum class TaskState : unsigned { alive = 1, dead = 2, stopped = 3 };
 // A task of the tree. Lives as long as the checkpoint.
 struct TaskImage {
   images::pstree_entry entry;
-  images::core_entry core;                  // the leader's
-  std::vector<images::core_entry> threads;  // all threads but the leader, in the order of entry.threads
-  images::task_kobj_ids_entry ids;          // not for zombies
-  images::mm_entry mm;                      // not for zombies
-  images::fs_entry fs;                      // not for zombies
-  std::vector<images::fdinfo_entry> fds;    // empty when the table is the parent's
-  std::size_t index = 0;                    // among the tasks of the checkpoint
+  images::core_entry& core;                                         // the leader's
+  google::protobuf::RepeatedPtrField<images::core_entry>& threads;  // all others, in the order of entry.threads
+  images::task_kobj_ids_entry ids;                                  // not for zombies
+  images::mm_entry& mm;                                             // not for zombies
+  images::fs_entry fs;                                              // not for zombies
+  std::vector<images::fdinfo_entry> fds;                            // empty when the table is the parent's
+  std::size_t index = 0;                                            // among the tasks of the checkpoint
   TaskImage* parent = nullptr;
   std::vector<TaskImage*> children;
 
+  explicit TaskImage(google::protobuf::Arena&);
   pid_t pid() const { return static_cast<pid_t>(entry.pid()); }
   TaskState state() const { return static_cast<TaskState>(core.tc().task_state()); }
   bool alive() const { return state() != TaskState::dead; }
@@ -45,12 +47,16 @@ struct TaskImage {
 };
 
 struct Checkpoint {
+  // The bulk of the messages lies in memory that forked tasks share: each that is forked would pay for its pages.
+  std::unique_ptr<google::protobuf::Arena> arena;
   images::inventory_entry inventory;
   std::vector<std::unique_ptr<TaskImage>> tasks;                      // parents before their children, the root first
   std::map<std::pair<int, std::uint32_t>, images::file_entry> files;  // by type and id
   std::vector<images::remap_file_path_entry> remaps;
   images::seccomp_entry seccomp;
 
+  Checkpoint();
+  TaskImage& add_task();
   TaskImage& root() const { return *tasks.front(); }
   const images::file_entry* find_file(int type, std::uint32_t id) const;
   // A file that something refers to; missing it is an Error that names the referrer.

@@ -137,9 +137,8 @@ void save_thread(pid_t tid, const parasite::ThreadInfo& info, const ThreadRseq& 
 void plan_threads(const Checkpoint& checkpoint, const TaskImage& task, restorer::Builder& builder) {
   std::vector<restorer::Thread> threads;
   threads.push_back(plan_thread(checkpoint, task, task.core, task.entry.pid(), builder));
-  for (std::size_t i = 0; i < task.threads.size(); ++i) {
-    threads.push_back(
-        plan_thread(checkpoint, task, task.threads[i], task.entry.threads(static_cast<int>(i) + 1), builder));
+  for (int i = 0; i < task.threads.size(); ++i) {
+    threads.push_back(plan_thread(checkpoint, task, task.threads[i], task.entry.threads(i + 1), builder));
   }
   const auto ref = builder.add(threads);
   builder.plan().threads = ref;
