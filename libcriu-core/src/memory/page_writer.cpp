@@ -133,7 +133,13 @@ class Job {
   void work() {
     std::vector<iovec> to_write;
     try {
-      const auto buffer = map_buffer(piece_size_);
+      // Address spaces with few pages come one after the other: their buffer stays.
+      thread_local base::Mapping small_buffer;
+      base::Mapping large_buffer;
+      auto& buffer = piece_size_ == small_piece ? small_buffer : large_buffer;
+      if (!buffer) {
+        buffer = map_buffer(piece_size_);
+      }
       for (;;) {
         const auto index = take();
         if (index >= pieces_.size()) {
