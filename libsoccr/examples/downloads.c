@@ -2,7 +2,8 @@
 /*
  * A server whose connections can be moved while they are at work, and the tool that moves them.
  *
- *   downloads serve CONTROL ADDRESS PORT      serves one client at a time; CONTROL is a UNIX socket that it makes
+ *   downloads serve CONTROL ADDRESS PORT RATE serves one client at a time, RATE bytes a second at most; CONTROL is a
+ *                                             UNIX socket that it makes
  *   downloads move FROM TO SCRIPT             moves the client of the server at FROM to the one at TO
  *
  * The servers run in network namespaces, or on hosts, that both have ADDRESS. How packets find their way is not their
@@ -61,6 +62,12 @@ static int read_all(int fd, void* bytes, size_t size) {
 }
 
 /* ---- the application ---- */
+
+/* Options of its sockets are the application's own: it sets them on a connection that it takes over, too. */
+static void prepare(int fd, unsigned rate) {
+  if (setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof rate) != 0)
+    die("SO_MAX_PACING_RATE");
+}
 
 /* Returns 0 when the client is served or gone. */
 static int receive_some(int fd, struct client* c) {
@@ -144,7 +151,7 @@ static void give(int control, int* fd, const struct client* c) {
 }
 
 /* Answers "take": the connection is made here, and waits for one more byte before it speaks. */
-static void take(int control, int* fd, struct client* c) {
+static void take(int control, int* fd, struct client* c, unsigned rate) {
   struct parcel parcel;
   struct soccr_saved* saved = NULL;
   struct soccr_socket* s = NULL;
@@ -164,6 +171,7 @@ static void take(int control, int* fd, struct client* c) {
   write_all(control, &ok, 1);
   if (ok && read_all(control, &go, 1)) {
     *fd = dup(soccr_fd(s));
+    prepare(*fd, rate);
     *c = parcel.client;
     if (soccr_resume(s, 0, &error) != 0)
       fprintf(stderr, "resume: %s\n", error.text);
@@ -172,14 +180,14 @@ static void take(int control, int* fd, struct client* c) {
   soccr_close(s); /* without "go": the connection is dropped, and the peer sees nothing of it */
 }
 
-static void obey(int listener, int* fd, struct client* c) {
+static void obey(int listener, int* fd, struct client* c, unsigned rate) {
   char command[4];
   int control = accept(listener, NULL, NULL);
   if (control >= 0 && read_all(control, command, sizeof command)) {
     if (memcmp(command, "give", 4) == 0)
       give(control, fd, c);
     if (memcmp(command, "take", 4) == 0)
-      take(control, fd, c);
+      take(control, fd, c, rate);
   }
   close(control);
 }
@@ -205,7 +213,7 @@ static int listen_tcp(const char* address, const char* port) {
   return fd;
 }
 
-_Noreturn static void serve(const char* path, const char* address, const char* port) {
+_Noreturn static void serve(const char* path, const char* address, const char* port, unsigned rate) {
   struct sockaddr_un at = control_address(path);
   int control = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), listener = listen_tcp(address, port), fd = -1;
   struct client c = {0};
@@ -221,6 +229,7 @@ _Noreturn static void serve(const char* path, const char* address, const char* p
       die("poll");
     if (polls[1].revents != 0) {
       fd = accept(listener, NULL, NULL);
+      prepare(fd, rate);
       c = (struct client){0};
     }
     int more = 1;
@@ -233,7 +242,7 @@ _Noreturn static void serve(const char* path, const char* address, const char* p
       fd = -1;
     }
     if (polls[0].revents != 0)
-      obey(control, &fd, &c);
+      obey(control, &fd, &c, rate);
   }
 }
 
@@ -259,6 +268,17 @@ static void call(const char* script, const char* word) {
   }
 }
 
+/* What is on the way, for who watches. */
+static void tell(const void* bytes, size_t size) {
+  struct soccr_saved* saved;
+  if (soccr_decode(bytes, size, &saved, NULL) == 0) {
+    const struct soccr_fields* fields = soccr_saved_fields(saved);
+    printf("%u bytes not read, %u not acknowledged, %u of them never sent\n", (unsigned)fields->inq_len,
+           (unsigned)fields->outq_len, (unsigned)fields->unsq_len);
+    soccr_saved_free(saved);
+  }
+}
+
 static int move(const char* from, const char* to, const char* script) {
   struct parcel parcel;
   char ok = 0;
@@ -271,6 +291,7 @@ static int move(const char* from, const char* to, const char* script) {
   void* bytes = malloc(parcel.size);
   if (bytes == NULL || !read_all(giver, bytes, parcel.size))
     die("give");
+  tell(bytes, parcel.size);
   call(script, "switch");
   int taker = command(to, "take");
   write_all(taker, &parcel, sizeof parcel);
@@ -283,10 +304,10 @@ static int move(const char* from, const char* to, const char* script) {
 }
 
 int main(int argc, char** argv) {
-  if (argc == 5 && strcmp(argv[1], "serve") == 0)
-    serve(argv[2], argv[3], argv[4]);
+  if (argc == 6 && strcmp(argv[1], "serve") == 0)
+    serve(argv[2], argv[3], argv[4], (unsigned)atoi(argv[5]));
   if (argc == 5 && strcmp(argv[1], "move") == 0)
     return move(argv[2], argv[3], argv[4]);
-  fprintf(stderr, "usage: %s serve CONTROL ADDRESS PORT | move FROM TO SCRIPT\n", argv[0]);
+  fprintf(stderr, "usage: %s serve CONTROL ADDRESS PORT RATE | move FROM TO SCRIPT\n", argv[0]);
   return 2;
 }

@@ -7,6 +7,7 @@ balancer_test.py DOWNLOADS [CASE...]        in TAP
 """
 import hashlib
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -17,7 +18,9 @@ import threading
 PROGRAM, CASES = sys.argv[1], sys.argv[2:]
 PERIOD = 65521
 PATTERN = bytes((i * 2654435761 & 0xffffffff) >> 13 & 255 for i in range(PERIOD))
-DOWNLOAD, UPLOAD, MOVES = 100_000_000, 8_000_000, 5
+DOWNLOAD, UPLOAD, MOVES = 100_000_000, 60_000_000, 5
+# Slower than the client reads, so that its window is open and data in flight when the connection stands still.
+RATE = 30_000_000
 ADDRESSES = {"v4": ("192.0.2.80", "ip"), "v6": ("2001:db8:80::80", "ip6")}
 
 
@@ -79,6 +82,7 @@ class Client:
     def __init__(self, family, move):
         self.move = move
         self.error = None
+        self.turns = threading.Semaphore(0)
         # A thread's own namespace is that of the sockets it makes; the process stays where it is.
         made = []
         thread = threading.Thread(target=lambda: made.append(self.connect(family)))
@@ -103,8 +107,9 @@ class Client:
     def upload(self):
         try:
             self.socket.sendall(struct.pack("<Q", DOWNLOAD))
-            for start in range(0, UPLOAD, PERIOD):
-                self.socket.sendall(PATTERN[:min(PERIOD, UPLOAD - start)])
+            for start in range(0, UPLOAD, UPLOAD // (MOVES + 1)):
+                self.turns.acquire()  # so that some is on its way at every move
+                self.socket.sendall(pattern(start, UPLOAD // (MOVES + 1)))
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
             self.error = error
@@ -124,15 +129,15 @@ class Client:
         digest = hashlib.sha256()
         for step in range(MOVES + 1):
             size = DOWNLOAD // (MOVES + 1) if step < MOVES else DOWNLOAD - DOWNLOAD // (MOVES + 1) * MOVES
-            # The rest of a piece is in flight while the connection moves.
-            digest.update(self.receive(size - 200_000))
+            digest.update(self.receive(size // 4))
+            self.turns.release()
+            mover = threading.Thread(target=self.move, args=(step,))
             if step < MOVES:
-                mover = threading.Thread(target=self.move, args=(step,))
                 mover.start()
-                digest.update(self.receive(200_000))
+            # Read on: data is in flight in both directions when the connection stands still.
+            digest.update(self.receive(size - size // 4))
+            if step < MOVES:
                 mover.join()
-            else:
-                digest.update(self.receive(200_000))
         assert digest.digest() == expected_download(), "the download is damaged"
         uploader.join()
         assert self.error is None, self.error
@@ -140,42 +145,52 @@ class Client:
         assert self.socket.recv(1) == b"", "more bytes than were asked for"
 
 
+def pattern(start, size):
+    first = start % PERIOD
+    return (PATTERN[first:] + PATTERN * (size // PERIOD + 1))[:size]
+
+
 def expected_download():
-    digest = hashlib.sha256()
-    for start in range(0, DOWNLOAD, PERIOD):
-        digest.update(PATTERN[:min(PERIOD, DOWNLOAD - start)])
-    return digest.digest()
+    return hashlib.sha256(pattern(0, DOWNLOAD)).digest()
 
 
 def expected_sum():
-    total = 0
-    for start in range(0, UPLOAD, PERIOD):
-        for byte in PATTERN[:min(PERIOD, UPLOAD - start)]:
-            total = (total * 31 + byte) & 0xffffffffffffffff
-    return total
+    """The server's sum: times 31, plus the next byte; block by block."""
+    def over(block):
+        total = 0
+        for byte in block:
+            total = (total * 31 + byte) % 2**64
+        return total
+    whole, total = over(PATTERN), 0
+    for _ in range(UPLOAD // PERIOD):
+        total = (total * pow(31, PERIOD, 2**64) + whole) % 2**64
+    rest = PATTERN[:UPLOAD % PERIOD]
+    return (total * pow(31, len(rest), 2**64) + over(rest)) % 2**64
 
 
 def one_client(family):
     point_to(2)
-    failures = []
+    moves = []
     with tempfile.TemporaryDirectory() as folder:
         servers, controls = [], []
         try:
             for host in ("one", "two"):
                 controls.append(os.path.join(folder, host))
                 servers.append(subprocess.Popen(["ip", "netns", "exec", host, PROGRAM, "serve", controls[-1],
-                                                 ADDRESSES[family][0], "80"], stdout=subprocess.PIPE))
+                                                 ADDRESSES[family][0], "80", str(RATE)], stdout=subprocess.PIPE))
                 assert servers[-1].stdout.readline() == b"ready\n"
             scripts = [policy_script(folder, family, number) for number in (2, 3)]
 
             def move(step):
                 here, there = step % 2, (step + 1) % 2
-                done = subprocess.run([PROGRAM, "move", controls[here], controls[there], scripts[there]])
-                if done.returncode != 0:
-                    failures.append(f"move {step + 1} failed")
+                moves.append(subprocess.run([PROGRAM, "move", controls[here], controls[there], scripts[there]],
+                                            stdout=subprocess.PIPE, text=True))
 
             Client(family, move).talk()
-            assert not failures, failures
+            assert len(moves) == MOVES and all(done.returncode == 0 for done in moves), moves
+            on_the_way = [[int(word) for word in re.findall(r"\d+", done.stdout)] for done in moves]
+            print("#", on_the_way)
+            assert any(unacked > unsent for _, unacked, unsent in on_the_way), "nothing was in flight"
         finally:
             for server in servers:
                 server.kill()
