@@ -9,6 +9,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/kernel.hpp"
 #include "socket.hpp"
 
 namespace soccr {
@@ -70,11 +71,10 @@ void refuse_extras(int fd) {
   if (::getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &size) == 0 && size > 0 && name[0] != 0) {
     refuse(std::string("the upper layer \"") + name + "\" keeps state of its own in the kernel", EOPNOTSUPP);
   }
-  // TCP_AO_INFO (38 + 2) fails with ENOENT for a socket without keys, and with ENOPROTOOPT on a kernel without AO.
-  constexpr int tcp_ao_info = 40;  // Linux 6.7
+  // Fails with ENOENT for a socket without keys, and with ENOPROTOOPT on a kernel without AO.
   alignas(8) char info[256] = {};
   size = sizeof info;
-  if (::getsockopt(fd, IPPROTO_TCP, tcp_ao_info, info, &size) == 0) {
+  if (::getsockopt(fd, IPPROTO_TCP, base::kernel::tcp_ao_info, info, &size) == 0) {
     refuse("the connection is signed (TCP-AO)", EOPNOTSUPP, "its keys cannot be read");
   }
 }

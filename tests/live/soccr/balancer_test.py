@@ -58,7 +58,7 @@ def point_to(number):
 
 
 def policy_script(folder, family, number):
-    """How this balancer silences a connection and turns it to backend `number` (2 or 3): its choice, not the library's."""
+    """How this balancer silences a connection and turns it to a backend: its choice, not the library's."""
     address, word = ADDRESSES[family]
     gateway = f"10.0.{number}.2" if family == "v4" else f"fd00:{number}::2"
     path = os.path.join(folder, f"policy-{family}-{number}")
