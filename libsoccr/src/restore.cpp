@@ -306,7 +306,7 @@ void begin(int fd, const soccr_fields& fields) {
 
 void drop_connection(int fd) {
   const sockaddr none{AF_UNSPEC, {}};
-  ::connect(fd, &none, sizeof none);
+  (void)::connect(fd, &none, sizeof none);
   unmute(fd);
   set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR");
 }
