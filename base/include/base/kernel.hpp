@@ -49,4 +49,8 @@ inline constexpr int madv_guard_remove = 103;   // Linux 6.13
 
 inline constexpr unsigned move_mount_set_group = 0x100;  // Linux 5.15
 
+// ---- sockets --------------------------------------------------------------------------------------------------------
+
+inline constexpr int tcp_ao_info = 40;  // Linux 6.7; an option of TCP sockets
+
 }  // namespace base::kernel
