@@ -132,6 +132,10 @@ class AreaSaver {
     if (area.name.starts_with("[vvar")) {
       return save_vvar(area);
     }
+    if (area.name.starts_with("/[aio]")) {
+      throw Error("cannot dump", where(task_, area), 0,
+                  "it is the ring of asynchronous I/O (io_setup), which is not supported by this version");
+    }
     if (area.name == "[uprobes]") {
       throw Error("cannot dump", where(task_, area), 0, "somebody traces the task with uprobes");
     }

@@ -37,6 +37,9 @@ class TaskSaver {
     if (task_.state == TaskState::dead) {
       return save_zombie();
     }
+    if (stat_.state == 'Z') {
+      throw leader_ended(name());
+    }
     status_ = procfs::parse_status(proc_.read("status"));
     mem_ = proc_.open("mem", O_RDONLY);
     ids_ = all_.ids.of(task_.pid, proc_);
@@ -77,10 +80,18 @@ class TaskSaver {
   void check_sharing() {
     constexpr std::uint64_t cs_64 = 0x33;
     if (tree_.registers(index_, task_.pid).cs != cs_64) {
-      throw Error("cannot dump", name(), 0, "32-bit tasks are not supported by this version");
+      throw is_32_bit(name());
     }
     if (in_other_namespaces(ids_, all_.ids.own())) {
       context_.obstacles.push_back(other_namespaces(name()));
+    }
+    if (const auto what = all_.ids.in_common(task_.pid, task_.ppid); !what.empty()) {
+      context_.obstacles.push_back(shares(name(), what));
+    }
+    for (std::size_t i = 1; i < task_.tids.size(); ++i) {
+      if (const auto what = apart_from_process(task_.pid, task_.tids[i]); !what.empty()) {
+        context_.obstacles.push_back(apart(name(), task_.tids[i], what));
+      }
     }
   }
 

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "base/error.hpp"
+#include "log.hpp"
+#include "task/ids.hpp"
 #include "task/objects.hpp"
 
 namespace criu::task {
@@ -14,10 +16,9 @@ namespace criu::task {
 namespace {
 
 void plan_scheduling(const images::thread_core_entry& core, const std::string& who, restorer::Thread& planned) {
-  constexpr std::uint32_t reset_on_fork = 0x40000000;
-  const auto policy = core.sched_policy() & ~reset_on_fork;
+  const auto policy = core.sched_policy() & ~static_cast<std::uint32_t>(SCHED_RESET_ON_FORK);
   const bool realtime = policy == SCHED_FIFO || policy == SCHED_RR;
-  if (!realtime && policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE) {
+  if (!is_known_policy(static_cast<int>(core.sched_policy()))) {
     throw base::Error("corrupt checkpoint", fmt::format("scheduling policy {} of {}", core.sched_policy(), who), 0);
   }
   planned.set_scheduler = 1;
@@ -91,12 +92,10 @@ void save_rseq(const ThreadRseq& rseq, images::thread_core_entry& core) {
 }
 
 void save_scheduling(pid_t tid, const parasite::ThreadInfo& info, images::thread_core_entry& core) {
-  constexpr unsigned reset_on_fork = 0x40000000;
-  const auto policy = static_cast<unsigned>(info.policy) & ~reset_on_fork;
+  const auto policy = info.policy & ~SCHED_RESET_ON_FORK;
   const bool realtime = policy == SCHED_FIFO || policy == SCHED_RR;
-  if (!realtime && policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE) {
-    throw base::Error("cannot dump", fmt::format("scheduling policy {} of thread {}", policy, tid), 0,
-                      "the image format knows no such policy");
+  if (!is_known_policy(info.policy)) {
+    throw unknown_policy(tid, info.policy);
   }
   core.set_sched_policy(static_cast<std::uint32_t>(info.policy));
   core.set_sched_nice(info.nice);
