@@ -47,6 +47,7 @@ struct Stat {
   unsigned rt_priority = 0, policy = 0;
   std::uint64_t start_data = 0, end_data = 0, start_brk = 0, arg_start = 0, arg_end = 0, env_start = 0, env_end = 0;
   int exit_code = 0;
+  int exit_signal = 0;
 };
 Stat parse_stat(const std::string& text);
 

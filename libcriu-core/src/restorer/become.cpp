@@ -140,6 +140,14 @@ void unregister_rseq() {
   }
 }
 
+void enter(const Surroundings& surroundings, const TaskImage& task) {
+  if (surroundings.root) {
+    base::check(::fchdir(surroundings.root.get()), "enter the root directory of", task.name());
+    base::check(::chroot("."), "change the root directory of", task.name());
+  }
+  base::check(::fchdir(surroundings.directory.get()), "change directory for", task.name());
+}
+
 [[noreturn]] void jump(std::uint64_t entry, std::uint64_t plan, std::uint64_t stack) {
   // The stack of a function at its entry: 8 bytes off a multiple of 16.
   asm volatile(
@@ -155,7 +163,8 @@ void unregister_rseq() {
 
 }  // namespace
 
-void become(RestoreContext& context, const TaskImage& task, memory::Restored& memory, Region& region) {
+void become(RestoreContext& context, const TaskImage& task, memory::Restored& memory, const Surroundings& surroundings,
+            Region& region) {
   Builder builder;
   base::Fd exe;
   auto last_pid = task::LastPid::needed() ? context.internal(task::LastPid::open()) : base::Fd();
@@ -198,6 +207,7 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
     throw Error("move the shared memory of the restore", {}, errno);
   }
   plan.shared = context.shared = reinterpret_cast<Shared*>(pointer(at + layout.shared));
+  enter(surroundings, task);
   std::memcpy(pointer(at + layout.plan), builder.data(), builder.contents());
   std::memcpy(pointer(at + layout.plan) + keep_ref.offset, keep.data(), keep.size() * sizeof(Range));
   // No library code below here that could look at the clock, allocate or log: its memory is about to go.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sched.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -198,6 +199,13 @@ class TaskSaver {
     }
     if (process_.mdwe > 0) {
       tc.mutable_extension()->set_mdwe(static_cast<std::uint32_t>(process_.mdwe));
+    }
+    constexpr unsigned long usual_filter = 0x33;
+    if (const auto filter = std::strtoul(proc_.read("coredump_filter").c_str(), nullptr, 16); filter != usual_filter) {
+      tc.mutable_extension()->set_coredump_filter(static_cast<std::uint32_t>(filter));
+    }
+    if (stat_.exit_signal != SIGCHLD && task_.ppid != 0) {
+      tc.mutable_extension()->set_exit_signal(static_cast<std::uint32_t>(stat_.exit_signal));
     }
     // Bits 17 and 18 are AMX; the tile data is what has to be asked for.
     constexpr std::uint64_t on_request = std::uint64_t{1} << 18;
