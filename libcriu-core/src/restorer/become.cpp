@@ -172,7 +172,7 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   plan_memory(context, task, memory, builder);
   task::plan_signals(task, builder);
   task::plan_timers(task, builder);
-  task::plan_threads(context.checkpoint, task, builder);
+  task::plan_threads(context.checkpoint, task, context.options.affinity, builder);
   task::plan_limits(task, builder.plan());
 
   // The number of ranges to keep does not depend on where the region comes to lie; make room for them first.

@@ -8,7 +8,8 @@
 //   mm         the kernel checks these addresses against the new mappings.
 //   threads    each with its own ids; from here on they work in parallel.
 //   signals    actions before timers, so that nothing falls on a default action; all signals stay blocked to the end.
-//   credentials after whatever needs privilege, seccomp after whatever it could forbid.
+//   ids        after whatever needs to be root. Seccomp filters while there are capabilities, which are not enforced
+//              yet because the master traces the threads by then; the capabilities go last.
 //   ready      the master takes over: it stops every thread, puts the registers in and unmaps the restorer.
 #include <asm/errno.h>
 #include <asm/prctl.h>
@@ -320,7 +321,8 @@ void drop_bounding_set(const Context& context, const Credentials& wanted) {
   }
 }
 
-void restore_credentials(const Context& context, const Credentials& wanted) {
+// The ids. All capabilities stay until the end.
+void restore_ids(const Context& context, const Credentials& wanted) {
   if (wanted.group_count > 0) {
     must(context, "set supplementary groups", 0, SYS_setgroups, wanted.group_count, context.at(wanted.groups));
   }
@@ -332,7 +334,9 @@ void restore_credentials(const Context& context, const Credentials& wanted) {
   must(context, "set user ids", 0, SYS_setresuid, wanted.uid, wanted.euid, wanted.suid);
   raw_syscall(SYS_setfsuid, wanted.fsuid);
   drop_bounding_set(context, wanted);
+}
 
+void restore_capabilities(const Context& context, const Credentials& wanted) {
   // An ambient capability must be permitted and inheritable when it is raised, and may be forbidden by the securebits
   // that come after it.
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -361,6 +365,10 @@ void restore_scheduling(const Context& context, const Thread& thread) {
     const std::int32_t priority = static_cast<std::int32_t>(thread.priority);
     must(context, "set scheduling policy", thread.policy, SYS_sched_setscheduler, 0, thread.policy, &priority);
     must(context, "set nice value of", static_cast<std::uint32_t>(thread.tid), SYS_setpriority, 0, 0, thread.nice);
+  }
+  if (thread.affinity_size != 0) {
+    must(context, "choose the processors of", static_cast<std::uint32_t>(thread.tid), SYS_sched_setaffinity, 0,
+         thread.affinity_size, context.at(thread.affinity));
   }
   if (thread.set_io_priority != 0) {
     must(context, "set I/O priority", thread.io_priority, SYS_ioprio_set, io_priority_of_process, 0,
@@ -393,22 +401,44 @@ void restore_thread(const Context& context, const Thread& thread) {
        0);
   restore_scheduling(context, thread);
   queue_signals(context, thread.pending, thread.pending_count, thread.tid);
-  restore_credentials(context, thread.credentials);
+  restore_ids(context, thread.credentials);
   must(context, "set the parent-death signal", thread.pdeath_signal, SYS_prctl, PR_SET_PDEATHSIG, thread.pdeath_signal,
        0, 0, 0);
+}
+
+void install_filter(const Context& context, const Thread& thread, std::uint32_t index, std::uint32_t more_flags) {
+  const SeccompFilter& filter = context.at(thread.filters)[index];
+  struct {
+    std::uint16_t count;
+    std::uint64_t* instructions;
+  } program = {static_cast<std::uint16_t>(filter.count), context.at(filter.instructions)};
+  // A thread that cannot be given the filter, too, is the result.
+  if (must(context, "install seccomp filter", index, SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter.flags | more_flags,
+           &program) != 0) {
+    fail(context, "install a seccomp filter for all threads", ESRCH, index);
+  }
 }
 
 void restore_seccomp(const Context& context, const Thread& thread) {
   if (thread.seccomp_mode == SECCOMP_MODE_STRICT) {
     must(context, "enter strict seccomp", 0, SYS_seccomp, SECCOMP_SET_MODE_STRICT, 0, 0);
   }
-  SeccompFilter* filters = context.at(thread.filters);
-  for (std::uint32_t i = 0; i < thread.filter_count; ++i) {
-    struct {
-      std::uint16_t count;
-      std::uint64_t* instructions;
-    } program = {static_cast<std::uint16_t>(filters[i].count), context.at(filters[i].instructions)};
-    must(context, "install seccomp filter", i, SYS_seccomp, SECCOMP_SET_MODE_FILTER, filters[i].flags, &program);
+  Plan* plan = context.plan;
+  const bool leads = thread.tid == context.pid;
+  const std::uint32_t common = leads ? plan->common_filters : 0;
+  for (std::uint32_t i = 0; i < common; ++i) {
+    install_filter(context, thread, i, SECCOMP_FILTER_FLAG_TSYNC);
+  }
+  if (plan->common_filters > 0 && leads) {
+    __atomic_store_n(&plan->common_installed, 1U, __ATOMIC_RELEASE);
+    futex_wake_all(&plan->common_installed);
+  } else if (plan->common_filters > 0 && thread.filter_count > 0) {
+    while (__atomic_load_n(&plan->common_installed, __ATOMIC_ACQUIRE) == 0) {
+      raw_syscall(SYS_futex, reinterpret_cast<long>(&plan->common_installed), FUTEX_WAIT, 0);
+    }
+  }
+  for (std::uint32_t i = common; i < thread.filter_count; ++i) {
+    install_filter(context, thread, i, 0);
   }
 }
 
@@ -437,6 +467,7 @@ struct ThreadStart {
     }
   }
   restore_seccomp(context, thread);
+  restore_capabilities(context, thread.credentials);
   arrive(shared, Stage::ready);
   if (thread.sleeps != 0) {
     raw_syscall(SYS_clock_nanosleep, thread.sleep_clock, 0, reinterpret_cast<long>(&thread.sleep_sec),
