@@ -112,16 +112,24 @@ void mark_vdso(const Context& context) {
        PROT_READ | PROT_EXEC);
 }
 
-void move_area(const Context& context, const Area& area) {
+// `maybe_moved`: a call for several areas may have moved it before it failed at another.
+void move_area(const Context& context, const Area& area, bool maybe_moved) {
   const std::uint64_t size = area.end - area.start;
-  if (area.parked != area.start) {
-    must(context, "move a filled area to", area.start, SYS_mremap, area.parked, size, size,
-         MREMAP_MAYMOVE | MREMAP_FIXED, area.start);
+  if (area.parked == area.start) {
+    return;
   }
+  unsigned char resident;
+  if (maybe_moved &&
+      raw_syscall(SYS_mincore, static_cast<long>(area.start), 1, reinterpret_cast<long>(&resident)) == 0) {
+    return;  // nothing else can be mapped there
+  }
+  must(context, "move a filled area to", area.start, SYS_mremap, area.parked, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
+       area.start);
 }
 
-// Areas that were parked at the distances they had go home together; before 6.17 the kernel refuses to move several
-// mappings in one call, and has moved none then.
+// Areas that were parked at the distances they had go home together. Before 6.17 the kernel refuses to move several
+// mappings in one call; since then it does so one by one, and stops at one that it does not move in company: of a
+// device, for instance.
 void move_areas(const Context& context, const Area* areas, std::uint32_t count) {
   for (std::uint32_t first = 0; first < count;) {
     std::uint32_t next = first + 1;
@@ -144,7 +152,7 @@ void move_areas(const Context& context, const Area* areas, std::uint32_t count) 
                                      static_cast<long>(areas[first].start)) != static_cast<long>(areas[first].start)) {
       for (std::uint32_t i = first; i <= last; ++i) {
         if (areas[i].moves != 0) {
-          move_area(context, areas[i]);
+          move_area(context, areas[i], last != first);
         }
       }
     }
