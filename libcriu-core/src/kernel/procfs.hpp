@@ -65,6 +65,7 @@ struct Status {
   std::vector<pid_t> ns_pid;  // in each pid namespace, the outermost first
   std::vector<pid_t> ns_pgid, ns_sid;
   std::uint64_t signals_blocked = 0;
+  std::uint64_t locked = 0;  // VmLck, KiB
 };
 Status parse_status(const std::string& text);
 

@@ -66,6 +66,8 @@ void plan_mm(const RestoreContext& context, const TaskImage& task, Builder& buil
              0,
              static_cast<std::uint32_t>(auxv.size() * sizeof(std::uint64_t)),
              exe.get()};
+  plan.protection_keys = mm.extension().protection_keys();
+  plan.lock_future = mm.extension().lock_future();
   plan.thp_disable = mm.thp_disabled() ? 1 : 0;
   plan.dumpable = mm.dumpable() == 1 ? 1 : 0;
   plan.child_subreaper = task.core.tc().child_subreaper() ? 1 : 0;

@@ -80,7 +80,8 @@ struct Area {
   std::int32_t fd;        // -1: anonymous
   std::uint32_t moves;    // 1: was mapped and filled beforehand, at `parked`
   std::uint32_t protect;  // 1: was mapped writable to be filled, and gets `prot` now
-  std::uint32_t lock;     // 1: mlock
+  std::uint32_t lock;     // 1: mlock, 2: with MLOCK_ONFAULT
+  std::uint32_t key;      // protection key, 0: the one that all memory has
   std::uint64_t parked;
   std::uint64_t advice;  // bit mask of madvise values
 };
@@ -191,6 +192,8 @@ struct Plan {
   std::uint32_t area_count;
   Ref<Range> guards;
   std::uint32_t guard_count;
+  std::uint32_t lock_future;      // flags of an mlockall for what is mapped later, 0: none
+  std::uint32_t protection_keys;  // bits of those to allocate
 
   MmMap mm;
   Ref<std::uint64_t> auxv;

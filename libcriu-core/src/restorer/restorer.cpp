@@ -181,20 +181,61 @@ void protect_areas(const Context& context, const Area* areas, std::uint32_t coun
   }
 }
 
+// Pages that cannot be brought in (of a guard of a stack, or beyond the end of a file) make the call fail after the
+// area has been locked; too low a limit makes it fail before.
+void lock_area(const Context& context, const Area& area) {
+  const auto lock = [&](long flags) {
+    return raw_syscall(SYS_mlock2, static_cast<long>(area.start), static_cast<long>(area.end - area.start), flags);
+  };
+  if (area.lock == 1) {
+    if (lock(0) == 0) {
+      return;
+    }
+    must(context, "lock the area at", area.start, SYS_mlock2, area.start, area.end - area.start, MLOCK_ONFAULT);
+    lock(0);
+  } else {
+    must(context, "lock the area at", area.start, SYS_mlock2, area.start, area.end - area.start, MLOCK_ONFAULT);
+  }
+}
+
 void advise_area(const Context& context, const Area& area) {
   const std::uint64_t size = area.end - area.start;
+  if (area.key != 0) {
+    must(context, "set the protection key of the area at", area.start, SYS_pkey_mprotect, area.start, size, area.prot,
+         area.key);
+  }
   for (unsigned advice = 0; area.advice != 0 && advice < 64; ++advice) {
     if ((area.advice >> advice & 1) != 0) {
       must(context, "advise the kernel on the area at", area.start, SYS_madvise, area.start, size, advice);
     }
   }
   if (area.lock != 0) {
-    must(context, "lock the area at", area.start, SYS_mlock2, area.start, size, area.lock == 2 ? MLOCK_ONFAULT : 0);
+    lock_area(context, area);
+  }
+}
+
+// The kernel gives out the lowest free key. Before any area needs one: the kernel takes one itself for memory that is
+// executable alone.
+void allocate_keys(const Context& context, std::uint32_t wanted) {
+  std::uint32_t spare = 0;
+  while (wanted != 0) {
+    const long key = must(context, "allocate protection keys", wanted, SYS_pkey_alloc, 0, 0);
+    if ((wanted >> key & 1) != 0) {
+      wanted &= ~(1U << key);
+    } else {
+      spare |= 1U << key;
+    }
+  }
+  for (long key = 1; spare != 0 && key < 16; ++key) {
+    if ((spare >> key & 1) != 0) {
+      raw_syscall(SYS_pkey_free, key);
+    }
   }
 }
 
 void restore_memory(const Context& context) {
   const Plan* plan = context.plan;
+  allocate_keys(context, plan->protection_keys);
   move_vdso(context, &Part::at, &Part::parking);
   unmap_the_rest(context);
   const Area* areas = context.at(plan->areas);
@@ -216,6 +257,9 @@ void restore_memory(const Context& context) {
   move_vdso(context, &Part::parking, &Part::home);
   if (plan->vdso_mark_at != 0) {
     mark_vdso(context);
+  }
+  if (plan->lock_future != 0) {
+    must(context, "lock what is mapped later", 0, SYS_mlockall, plan->lock_future);
   }
 }
 

@@ -12,6 +12,7 @@
 
 #include "core/registers.hpp"
 #include "log.hpp"
+#include "memory/areas.hpp"
 #include "memory/pages.hpp"
 #include "task/objects.hpp"
 
@@ -51,7 +52,10 @@ class TaskSaver {
     for (const auto& timer : timers_) {
       timer_ids.push_back(timer.id);
     }
-    tree_.query(index_, timer_ids, process_, timer_values_, threads_);
+    if (const int locks = tree_.query(index_, timer_ids, status_.locked, process_, timer_values_, threads_);
+        locks != 0) {
+      saved_.mm.mutable_extension()->set_lock_future(static_cast<std::uint32_t>(locks));
+    }
     copy_pages();
     context_.images.put(image::type::ids, task_.pid, ids_);
     save_files();
@@ -130,6 +134,7 @@ class TaskSaver {
 
   void save_mm() {
     auto& mm = saved_.mm;
+    save_protection_keys();
     mm.set_mm_start_code(stat_.start_code), mm.set_mm_end_code(stat_.end_code);
     mm.set_mm_start_data(stat_.start_data), mm.set_mm_end_data(stat_.end_data);
     mm.set_mm_start_stack(stat_.start_stack), mm.set_mm_start_brk(stat_.start_brk);
@@ -146,6 +151,18 @@ class TaskSaver {
       mm.add_mm_saved_auxv(word);
     }
     context_.attempt([&] { mm.set_exe_file_id(all_.files.reference(proc_, "exe")); });
+  }
+
+  void save_protection_keys() {
+    auto keys = process_.protection_keys;
+    for (const auto& vma : saved_.mm.vmas()) {
+      if (memory::is_execute_only(vma)) {
+        keys &= ~(1U << vma.extension().protection_key());
+      }
+    }
+    if (keys != 0) {
+      saved_.mm.mutable_extension()->set_protection_keys(keys);
+    }
   }
 
   void save_registers(pid_t tid, const ThreadRseq& rseq, images::core_entry& core) {
