@@ -2,6 +2,7 @@
 // The areas (VMAs) of an address space, and finding room between them.
 #pragma once
 
+#include <sys/mman.h>
 #include <vma.pb.h>
 
 #include <cstdint>
@@ -37,6 +38,9 @@ inline bool is_private(const images::vma_entry& vma) {
   return (vma.status() & regular) != 0 && (vma.status() & (anon_private | file_private)) != 0 &&
          (vma.status() & (vdso | vvar | vsyscall)) == 0;
 }
+
+// The kernel gives such memory a protection key by its own doing.
+inline bool is_execute_only(const images::vma_entry& vma) { return vma.prot() == PROT_EXEC; }
 
 struct Interval {
   std::uint64_t start, end;

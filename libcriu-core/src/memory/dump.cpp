@@ -84,12 +84,6 @@ void refuse_unsupported(const procfs::Task& task, const Area& area) {
   if (area.has("sl")) {
     throw Error("cannot dump", where(task, area), 0, "it is sealed with mseal, which the image format cannot say");
   }
-  // Memory that is executable alone has one by the kernel's own doing, here as after the restore.
-  const bool execute_only = area.executable && !area.readable && !area.writable;
-  if (area.protection_key != 0 && !execute_only) {
-    throw Error("cannot dump", where(task, area), 0,
-                fmt::format("it has protection key {}, which the image format cannot say", area.protection_key));
-  }
   if (area.has("ss")) {
     throw Error("cannot dump", where(task, area), 0, "shadow stacks are not supported by this version");
   }
@@ -132,6 +126,10 @@ class AreaSaver {
     if (area.name.starts_with("[vvar")) {
       return save_vvar(area);
     }
+    if (area.name.starts_with("/[aio]")) {
+      throw Error("cannot dump", where(task_, area), 0,
+                  "it is the ring of asynchronous I/O (io_setup), which is not supported by this version");
+    }
     if (area.name == "[uprobes]") {
       throw Error("cannot dump", where(task_, area), 0, "somebody traces the task with uprobes");
     }
@@ -164,6 +162,12 @@ class AreaSaver {
     if ((status & (vdso | vvar | vsyscall)) == 0) {
       if (const auto advice = advice_of(area); advice != 0) {
         vma.set_madv(advice);
+      }
+      if (area.has("lo") && area.has("lf")) {
+        vma.mutable_extension()->set_lock_on_fault(true);
+      }
+      if (area.protection_key != 0) {
+        vma.mutable_extension()->set_protection_key(area.protection_key);
       }
     }
   }

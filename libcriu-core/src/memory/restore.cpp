@@ -469,7 +469,8 @@ std::vector<restorer::Area> Restored::areas(const RestoreContext& context, const
     area.end = vma.end();
     area.prot = vma.prot();
     area.advice = vma.madv();
-    area.lock = (vma.flags() & MAP_LOCKED) != 0 ? 1 : 0;
+    area.lock = (vma.flags() & MAP_LOCKED) == 0 ? 0 : vma.extension().lock_on_fault() ? 2 : 1;
+    area.key = is_execute_only(vma) ? 0 : vma.extension().protection_key();
     area.fd = -1;
     if (is_filled(vma)) {
       area.moves = 1;

@@ -66,6 +66,8 @@ void plan_mm(const RestoreContext& context, const TaskImage& task, Builder& buil
              0,
              static_cast<std::uint32_t>(auxv.size() * sizeof(std::uint64_t)),
              exe.get()};
+  plan.protection_keys = mm.extension().protection_keys();
+  plan.lock_future = mm.extension().lock_future();
   plan.thp_disable = mm.thp_disabled() ? 1 : 0;
   plan.dumpable = mm.dumpable() == 1 ? 1 : 0;
   plan.child_subreaper = task.core.tc().child_subreaper() ? 1 : 0;
@@ -132,6 +134,14 @@ void unregister_rseq() {
   }
 }
 
+void enter(const Surroundings& surroundings, const TaskImage& task) {
+  if (surroundings.root) {
+    base::check(::fchdir(surroundings.root.get()), "enter the root directory of", task.name());
+    base::check(::chroot("."), "change the root directory of", task.name());
+  }
+  base::check(::fchdir(surroundings.directory.get()), "change directory for", task.name());
+}
+
 [[noreturn]] void jump(std::uint64_t entry, std::uint64_t plan, std::uint64_t stack) {
   // The stack of a function at its entry: 8 bytes off a multiple of 16.
   asm volatile(
@@ -147,7 +157,8 @@ void unregister_rseq() {
 
 }  // namespace
 
-void become(RestoreContext& context, const TaskImage& task, memory::Restored& memory, Region& region) {
+void become(RestoreContext& context, const TaskImage& task, memory::Restored& memory, const Surroundings& surroundings,
+            Region& region) {
   Builder builder;
   base::Fd exe;
   auto last_pid = task::LastPid::needed() ? context.internal(task::LastPid::open()) : base::Fd();
@@ -155,7 +166,7 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   plan_memory(context, task, memory, builder);
   task::plan_signals(task, context.inherited, builder);
   task::plan_timers(task, builder);
-  task::plan_threads(context.checkpoint, task, builder);
+  task::plan_threads(context.checkpoint, task, context.options.affinity, builder);
   task::plan_limits(task, context.inherited, builder.plan());
 
   // The number of ranges to keep does not depend on where the region comes to lie; make room for them first.
@@ -189,6 +200,7 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
     throw Error("move the shared memory of the restore", {}, errno);
   }
   plan.shared = context.shared = reinterpret_cast<Shared*>(pointer(at + layout.shared));
+  enter(surroundings, task);
   std::memcpy(pointer(at + layout.plan), builder.data(), builder.contents());
   std::memcpy(pointer(at + layout.plan) + keep_ref.offset, keep.data(), keep.size() * sizeof(Range));
   // No library code below here that could look at the clock, allocate or log: its memory is about to go.

@@ -11,6 +11,7 @@
 #include <pstree.pb.h>
 #include <remap-file-path.pb.h>
 #include <seccomp.pb.h>
+#include <signal.h>
 
 #include <map>
 #include <memory>
@@ -43,6 +44,10 @@ struct TaskImage {
   TaskState state() const { return static_cast<TaskState>(core.tc().task_state()); }
   bool alive() const { return state() != TaskState::dead; }
   bool shares_files() const { return parent != nullptr && alive() && ids.files_id() == parent->ids.files_id(); }
+  int exit_signal() const {
+    const auto& extension = core.tc().extension();
+    return extension.has_exit_signal() ? static_cast<int>(extension.exit_signal()) : SIGCHLD;
+  }
   std::string name() const { return "task " + std::to_string(entry.pid()) + " (" + core.tc().comm() + ")"; }
 };
 

@@ -39,11 +39,10 @@ void plan_limits(const TaskImage&, const restorer::Inherited&, restorer::Plan&);
 // seccomp.cpp: strict mode and filter chains.
 // `filters` collects the chains of the whole tree.
 void save_seccomp(pid_t tid, const procfs::Status&, images::seccomp_entry& filters, images::thread_core_entry&);
-void plan_seccomp(const Checkpoint&, const images::thread_core_entry&, const std::string& who, restorer::Builder&,
-                  restorer::Thread&);
+void plan_seccomp(const Checkpoint&, const TaskImage&, restorer::Builder&, std::vector<restorer::Thread>&);
 
 // thread.cpp: what remains of a thread.
 void save_thread(pid_t tid, const parasite::ThreadInfo&, const ThreadRseq&, images::thread_core_entry&);
-void plan_threads(const Checkpoint&, const TaskImage&, restorer::Builder&);
+void plan_threads(const Checkpoint&, const TaskImage&, bool affinity, restorer::Builder&);
 
 }  // namespace criu::task
