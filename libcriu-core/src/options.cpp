@@ -221,6 +221,7 @@ constexpr OptionInfo table[] = {
   {"restore-sibling", 'S', none, true, restore_command, nullptr, on_restore, "the root becomes a child of the caller (needs -d)", flag<&Options::sibling>},
   {"exec-cmd", 0, none, false, restore_command, nullptr, on_restore, "after the restore become CMD, the parent of the tree", flag<&Options::exec_after>},
   {"skip-file-rwx-check", 0, none, true, restore_command, nullptr, on_restore, "do not compare the mode of files with the dumped one", flag<&Options::skip_file_rwx_check>},
+  {"affinity", 0, none, true, restore_command, nullptr, on_restore, "threads run on the processors they ran on, not on those of this program", flag<&Options::affinity>},
   {"weak-sysctls", 0, none, true, restore_command, nullptr, on_restore, "skip sysctls that this kernel has not got (without effect on trees in the host's namespaces)", flag<&Options::weak_sysctls>},
   {"mntns-compat-mode", 0, none, true, restore_command, nullptr, on_restore, "restore mounts the old way", nullptr},
   {"inherit-fd", 0, value, false, restore_command, "fd[N]:RES", on_restore, "use an open descriptor for a resource", nullptr},

@@ -58,6 +58,7 @@ struct Options {
   FileValidation file_validation = FileValidation::build_id;
   bool skip_file_rwx_check = false;
   bool evasive_devices = false;
+  bool affinity = false;
   bool weak_sysctls = false;
   bool unprivileged = false;
   bool deprecated = false;

@@ -11,6 +11,7 @@
 #include "memory/areas.hpp"
 #include "memory/shared.hpp"
 #include "options.hpp"
+#include "restorer/inherited.hpp"
 #include "restorer/plan.hpp"
 #include "task/checkpoint.hpp"
 
@@ -27,6 +28,7 @@ struct RestoreContext {
   int first_internal_fd = 0;
   // Every address that some task of the tree needs, so that what is parked beside is in nobody's way.
   std::vector<memory::Interval> needed_addresses;
+  restorer::Inherited inherited{};
   files::Plan files;
   files::Objects objects;
   memory::SharedObjects shared_objects;

@@ -34,7 +34,7 @@ void require_suitable(int fd, const soccr_fields& fields) {
 }
 
 void set_seq(int fd, int queue, std::uint32_t value) {
-  select_queue(fd, queue);
+  const Selected selected(fd, queue);
   set(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, value, "TCP_QUEUE_SEQ", "the socket was used before");
 }
 
@@ -127,7 +127,7 @@ tcp_repair_window saved_window(const soccr_fields& fields) {
 void fill_receive_queue(int fd, const soccr_saved& saved, Buffers& buffers) {
   std::span<const std::byte> rest(saved.inq);
   buffers.receive_at_least(std::min(2 * rest.size() + 2 * receive_piece, most_buffer));
-  select_queue(fd, TCP_RECV_QUEUE);
+  const Selected selected(fd, TCP_RECV_QUEUE);
   while (!rest.empty()) {
     const auto sent = ::send(fd, rest.data(), std::min(rest.size(), receive_piece), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent <= 0) {
@@ -169,8 +169,10 @@ void fill_send_queue(int fd, const soccr_saved& saved, Buffers& buffers) {
   const std::span<const std::byte> all(saved.outq);
   const auto sent = all.first(all.size() - saved.fields.unsq_len);
   buffers.send_at_least(std::min(2 * all.size(), most_buffer));
-  select_queue(fd, TCP_SEND_QUEUE);
-  write_out(fd, sent, buffers);
+  {
+    const Selected selected(fd, TCP_SEND_QUEUE);
+    write_out(fd, sent, buffers);
+  }
   if (saved.fields.unsq_len > 0) {
     outside_repair(fd, [&] { write_out(fd, all.subspan(sent.size()), buffers); });
   }
@@ -182,7 +184,7 @@ void send_fin(int fd, const soccr_fields& fields) {
     outside_repair(fd, shut);
     return;
   }
-  select_queue(fd, TCP_SEND_QUEUE);  // in which repair mode takes everything for sent
+  const Selected selected(fd, TCP_SEND_QUEUE);  // in which repair mode takes everything for sent
   shut();
 }
 
@@ -224,7 +226,6 @@ void close_sides(int fd, const soccr_fields& fields) {
 void verify(int fd, const soccr_fields& fields) {
   const bool there = state_of(fd) == fields.state && queue_seq(fd, TCP_SEND_QUEUE) == fields.outq_seq &&
                      queue_seq(fd, TCP_RECV_QUEUE) == fields.inq_seq;
-  select_queue(fd, TCP_NO_QUEUE);
   if (!there) {
     fail(fields, "restore connection", EIO, "the socket is not in the saved state; do packets of the peer arrive?");
   }
@@ -305,7 +306,7 @@ void begin(int fd, const soccr_fields& fields) {
 
 void drop_connection(int fd) {
   const sockaddr none{AF_UNSPEC, {}};
-  ::connect(fd, &none, sizeof none);
+  (void)::connect(fd, &none, sizeof none);
   unmute(fd);
   set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR");
 }

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/kernel.hpp"
 #include "socket.hpp"
 
 namespace soccr {
@@ -70,11 +71,10 @@ void refuse_extras(int fd) {
   if (::getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &size) == 0 && size > 0 && name[0] != 0) {
     refuse(std::string("the upper layer \"") + name + "\" keeps state of its own in the kernel", EOPNOTSUPP);
   }
-  // TCP_AO_INFO (38 + 2) fails with ENOENT for a socket without keys, and with ENOPROTOOPT on a kernel without AO.
-  constexpr int tcp_ao_info = 40;  // Linux 6.7
+  // Fails with ENOENT for a socket without keys, and with ENOPROTOOPT on a kernel without AO.
   alignas(8) char info[256] = {};
   size = sizeof info;
-  if (::getsockopt(fd, IPPROTO_TCP, tcp_ao_info, info, &size) == 0) {
+  if (::getsockopt(fd, IPPROTO_TCP, base::kernel::tcp_ao_info, info, &size) == 0) {
     refuse("the connection is signed (TCP-AO)", EOPNOTSUPP, "its keys cannot be read");
   }
 }
@@ -164,7 +164,7 @@ void fill_buffers(int fd, soccr_fields& fields) {
 std::vector<std::byte> peek(int fd, int queue, std::size_t size, const char* what) {
   std::vector<std::byte> bytes(size);
   if (size != 0) {
-    select_queue(fd, queue);
+    const Selected selected(fd, queue);
     const auto got = base::check(::recv(fd, bytes.data(), size, MSG_PEEK | MSG_DONTWAIT), what, "TCP socket");
     if (static_cast<std::size_t>(got) != size) {
       refuse("it changed meanwhile", EAGAIN, "keep the peer's packets away");
@@ -175,7 +175,7 @@ std::vector<std::byte> peek(int fd, int queue, std::size_t size, const char* wha
 
 // Fast open: in SYN_SENT the send queue is empty by all counts, and yet may hold what went with the SYN.
 void refuse_syn_data(int fd) {
-  select_queue(fd, TCP_SEND_QUEUE);
+  const Selected selected(fd, TCP_SEND_QUEUE);
   std::byte some[1];
   // The kernel copies whole packets or fails.
   if (::recv(fd, some, sizeof some, MSG_PEEK | MSG_DONTWAIT) != 0) {
@@ -211,9 +211,7 @@ Saved save_connection(int fd) {
     saved->inq = peek(fd, TCP_RECV_QUEUE, fields.inq_len, "receive queue");
     saved->outq = peek(fd, TCP_SEND_QUEUE, fields.outq_len, "send queue");
   }
-  const bool still = Moment(fd) == before;
-  select_queue(fd, TCP_NO_QUEUE);
-  if (!still) {
+  if (Moment(fd) != before) {
     refuse("it changed meanwhile", EAGAIN, "keep the peer's packets away");
   }
   validate(fields);

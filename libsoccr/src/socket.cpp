@@ -39,10 +39,8 @@ void leave_repair(int fd, bool probe) {
   set(fd, IPPROTO_TCP, TCP_REPAIR, probe ? TCP_REPAIR_OFF : TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR");
 }
 
-void select_queue(int fd, int queue) { set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE"); }
-
 std::uint32_t queue_seq(int fd, int queue) {
-  select_queue(fd, queue);
+  const Selected selected(fd, queue);
   return get<std::uint32_t>(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, "TCP_QUEUE_SEQ");
 }
 

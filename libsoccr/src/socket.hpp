@@ -2,6 +2,7 @@
 // The socket options that the library lives on, with owners for those that must be put back.
 #pragma once
 
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
@@ -50,8 +51,20 @@ unsigned state_of(int fd);
 bool in_repair(int fd);
 void enter_repair(int fd);
 void leave_repair(int fd, bool probe);
-void select_queue(int fd, int queue);  // TCP_NO_QUEUE, TCP_RECV_QUEUE, TCP_SEND_QUEUE
 std::uint32_t queue_seq(int fd, int queue);
+
+// The queue that repair mode works on, TCP_RECV_QUEUE or TCP_SEND_QUEUE, for as long as it must be: while the send
+// queue is selected, a packet of the peer makes the kernel take all that is unsent for sent.
+class Selected {
+ public:
+  Selected(int fd, int queue) : fd_(fd) { set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE"); }
+  Selected(const Selected&) = delete;
+  Selected& operator=(const Selected&) = delete;
+  ~Selected() { try_set(fd_, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE); }
+
+ private:
+  int fd_;
+};
 
 // Repair mode leaves timers and answers alone. This stops them, too: an IPsec policy for this one socket that blocks
 // all it sends. A kernel without XFRM has no such thing; there the caller's own silencing has to do.

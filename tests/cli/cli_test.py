@@ -135,6 +135,24 @@ class Talking(Case):
         for args in (["--track-mem"], ["--file-locks", "--no-file-locks"], ["--no-auto-dedup"]):
             self.assertIn("inventory", self.run_criu("restore", *args).stderr)
 
+    def test_every_later_option(self):
+        """What the man page lists as not supported is refused by the commands that it concerns, and by name."""
+        values = {"cpu-cap": "=all", "manage-cgroups": "=soft", "network-lock": "=nftables", "ext-unix-sk": "=1"}
+        alone = {"track-mem", "auto-dedup", "page-server", "lazy-pages", "allow-uprobes", "stream", "file-locks",
+                 "force-irmap", "tcp-established", "skip-in-flight", "tcp-close", "mntns-compat-mode",
+                 "enable-external-sharing", "enable-external-masters"}
+        with_value = {"prev-images-dir", "libdir", "root", "freeze-cgroup", "external", "empty-ns", "inherit-fd", "join-ns",
+                      "lsm-profile", "lsm-mount-context", "irmap-scan-path", "veth-pair", "ext-mount-map", "skip-mnt",
+                      "enable-fs", "cgroup-root", "cgroup-props", "cgroup-props-file", "cgroup-dump-controller",
+                      "cgroup-yard"}
+        for name in alone | with_value | set(values):
+            option = "--" + name + values.get(name, "=net" if name in with_value else "")
+            with self.subTest(option):
+                refusals = [self.run_criu(command, "-t1", option) for command in ("dump", "restore")]
+                self.assertTrue(any("--" + name in result.stderr and ("not supported by this version yet" in result.stderr)
+                                    for result in refusals), refusals)
+                self.assertEqual({result.returncode for result in refusals}, {1})
+
     def test_close(self):
         reader, writer = os.pipe()
         os.set_inheritable(writer, True)
@@ -170,6 +188,27 @@ class Talking(Case):
         result = subprocess.run([*able, CRIU, "check", "--unprivileged", "--feature", "mnt_id"], capture_output=True,
                                 text=True, cwd=self.dir)
         self.assertEqual((result.returncode, result.stdout), (0, "mnt_id is supported\n"), result)
+
+
+class Manual(Case):
+    def test_all_options_are_in_it(self):
+        """Each option of the usage, with its letter, stands in the man page, and nothing else does."""
+        page = self.read(os.environ["CRIU_MANUAL"])
+        told = set(re.findall(r"\\-([a-z][a-z-]+)", page.replace("\\-\\-", "\\-")))
+        usage = self.run_criu("-h").stdout
+        known = set(re.findall(r"--(?!no-)([a-z][a-z-]+)", usage))
+        # Of TLS only the first is named; the others are told of together.
+        together = {"tls-cacert", "tls-cacrl", "tls-cert", "tls-key", "tls-no-cn-verify"}
+        self.assertEqual(known - told - together, set())
+        self.assertEqual({name for name in told if not name.startswith("no")} - known, set())
+        for letter in re.findall(r"^ +-([A-Za-z])[ ,]", usage, re.M):
+            self.assertRegex(page, r"(?m)^\.(It )?.*Fl %s\b" % letter)
+
+    def test_formats(self):
+        if shutil.which("mandoc") is None:
+            self.skipTest("no mandoc here")
+        result = subprocess.run(["mandoc", "-Tlint", "-Wwarning", os.environ["CRIU_MANUAL"]], capture_output=True, text=True)
+        self.assertEqual((result.returncode, result.stdout), (0, ""))
 
 
 class Config(Case):
@@ -447,6 +486,120 @@ class RoundTrip(Case):
         self.assertIn("Pre dump script failed", result.stderr)
         self.assertIn(self.state(process.pid), "SR")
         self.assertIn("Dumping FAILED.", self.read("images/dump.log"))
+
+    def test_affinity(self):
+        """A thread's processors are saved, and come back when they are asked for."""
+        mine = os.sched_getaffinity(0)
+        if len(mine) < 2:
+            self.skipTest("this machine has one processor")
+        one, other = {min(mine)}, {max(mine)}
+        process = self.victim()
+        os.sched_setaffinity(process.pid, one)
+        for option, expected in (("--affinity", one), ("--no-affinity", mine), ("--affinity", mine)):
+            result = self.run_criu("dump", "-t", str(process.pid), "-D", "images")
+            self.assertEqual(result.returncode, 0, result)
+            os.waitpid(process.pid, 0)
+            result = self.run_criu("restore", "-d", "-S", option, "-D", "images",
+                                   preexec_fn=lambda: option == "--affinity" and os.sched_setaffinity(0, other))
+            self.assertEqual(result.returncode, 0, result)
+            self.assertEqual(os.sched_getaffinity(process.pid), expected)
+
+    def test_a_stopped_tree_stays_stopped(self):
+        process = self.victim()
+        os.kill(process.pid, signal.SIGSTOP)
+        self.wait_for(lambda: self.state(process.pid) == "T")
+        result = self.run_criu("dump", "-t", str(process.pid), "-D", "images", "-R")
+        self.assertEqual(result.returncode, 0, result)
+        self.assertEqual(self.state(process.pid), "T")
+        for _ in range(2):
+            result = self.run_criu("dump", "-t", str(process.pid), "-D", "images")
+            self.assertEqual(result.returncode, 0, result)
+            os.waitpid(process.pid, 0)
+            result = self.run_criu("restore", "-d", "-S", "-D", "images")
+            self.assertEqual(result.returncode, 0, result)
+            self.wait_for(lambda: self.state(process.pid) == "T")
+        os.kill(process.pid, signal.SIGCONT)
+        self.wait_for(lambda: self.state(process.pid) == "S")
+
+    def test_timeout(self):
+        """Who waits for the child of its vfork cannot be stopped."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", "import ctypes, os\n"
+             "libc = ctypes.PyDLL(None)\n"
+             "if libc.vfork() == 0: libc.pause()\n"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, cwd="/", start_new_session=True)
+        self.addCleanup(self.end, process.pid, process)
+        self.wait_for(lambda: self.state(process.pid) == "D")
+        child = int(self.read("/proc", str(process.pid), "task", str(process.pid), "children"))
+        self.addCleanup(self.end, child)
+        began = time.monotonic()
+        self.fails("dump", "-t", str(process.pid), "-D", "images", "--timeout", "1", says="vfork")
+        self.assertLess(time.monotonic() - began, 8)
+        self.assertEqual(self.state(process.pid), "D")
+        self.assertIn("TracerPid:\t0", self.read("/proc", str(process.pid), "status"))
+
+    def test_32_bit(self):
+        """A program of 32 bits, made here: int 0x80 with the number of pause, for ever."""
+        code = bytes([0xb8, 29, 0, 0, 0, 0xcd, 0x80, 0xeb, 0xf7])
+        base = 0x10000
+        header = b"\x7fELF\x01\x01\x01" + bytes(9) + struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, base + 84, 52, 0, 0, 52, 32, 1,
+                                                                   0, 0, 0)
+        segment = struct.pack("<IIIIIIII", 1, 0, base, base, 84 + len(code), 84 + len(code), 5, 4096)
+        path = os.path.join(self.dir, "program")
+        with open(path, "wb") as file:
+            file.write(header + segment + code)
+        os.chmod(path, 0o700)
+        try:
+            process = subprocess.Popen([path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL, cwd="/", start_new_session=True)
+        except OSError as error:
+            self.skipTest("this kernel runs no 32-bit programs: %s" % error)
+        self.addCleanup(self.end, process.pid, process)
+        self.wait_for(lambda: self.state(process.pid) == "S")
+        result = self.run_criu("check", "-t", str(process.pid))
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("32-bit", result.stdout)
+        self.fails("dump", "-t", str(process.pid), "-D", "images", says="32-bit tasks are not supported")
+        self.assertEqual(self.state(process.pid), "S")
+
+    def test_a_traced_task(self):
+        if shutil.which("strace") is None:
+            self.skipTest("no strace here")
+        process = self.victim()
+        tracer = subprocess.Popen(["strace", "-o", "/dev/null", "-p", str(process.pid)], stderr=subprocess.DEVNULL)
+        self.addCleanup(tracer.wait)
+        self.addCleanup(tracer.terminate)
+        self.wait_for(lambda: "TracerPid:\t%d" % tracer.pid in self.read("/proc", str(process.pid), "status"))
+        self.assertIn("traced by task %d" % tracer.pid, self.run_criu("check", "-t", str(process.pid)).stdout)
+        self.fails("dump", "-t", str(process.pid), "-D", "images", says=str(tracer.pid))
+        self.assertIn(self.state(process.pid), "SRt")
+
+    def test_check_looks_at_the_children_of_every_thread(self):
+        process = self.program(
+            "import os, socket, threading, time\n"
+            "def child():\n"
+            "  if os.fork() == 0: pair = socket.socketpair(); print('ready', flush=True); time.sleep(1000)\n"
+            "  time.sleep(1000)\n"
+            "threading.Thread(target=child, daemon=True).start()\n"
+            "time.sleep(1000)\n")
+        tasks = "/proc/%d/task" % process.pid
+        child = int("".join(self.read(tasks, tid, "children") for tid in os.listdir(tasks)))
+        self.addCleanup(self.end, child)
+        self.assertIn("of task %d" % child, self.run_criu("check", "-t", str(process.pid)).stdout)
+
+    def test_check_tells_of_threads_what_a_dump_does(self):
+        process = self.program(
+            "import ctypes, os, signal, threading, time\n"
+            "libc = ctypes.CDLL(None)\n"
+            "def apart(): libc.unshare(0x200); print('ready', flush=True); time.sleep(1000)\n"
+            "threading.Thread(target=apart, daemon=True).start()\n"
+            "time.sleep(1000)\n")
+        check = self.run_criu("check", "-t", str(process.pid))
+        self.assertEqual(check.returncode, 1, check)
+        self.assertIn("has a working directory and umask of its own", check.stdout)
+        dump = self.run_criu("dump", "-t", str(process.pid), "-D", "images")
+        self.assertEqual(dump.returncode, 1, dump)
+        self.assertIn("has a working directory and umask of its own", dump.stderr)
 
     def test_no_such_process(self):
         process = self.victim()

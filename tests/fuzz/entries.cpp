@@ -10,13 +10,17 @@
 #include <pagemap.pb.h>
 #include <pstree.pb.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <soccr/soccr.hpp>
+#include <stdexcept>
 
 #include "base/error.hpp"
 #include "image/directory.hpp"
@@ -271,6 +275,41 @@ void vdso(Bytes bytes) {
   tolerant([&] { criu::memory::parse_vdso(bytes); });
 }
 
+// What is read is what is written again.
+void saved_connection(Bytes bytes) {
+  try {
+    const auto saved = soccr::Saved::decode(bytes.data(), bytes.size());
+    const auto again = saved.encode();
+    if (!std::equal(again.begin(), again.end(), bytes.begin(), bytes.end())) {
+      throw std::logic_error("a saved connection is read as another one");
+    }
+  } catch (const soccr::Error&) {
+  }
+}
+
+std::vector<std::string> saved_connection_seeds() {
+  std::vector<std::string> seeds;
+  for (const auto state : {SOCCR_ESTABLISHED, SOCCR_LAST_ACK, SOCCR_LISTEN}) {
+    soccr_fields fields{};
+    fields.size = sizeof fields;
+    fields.state = state;
+    fields.local = {AF_INET6, 80, 0, {0x20, 1, 0xd, 0xb8, 1}};
+    if (state != SOCCR_LISTEN) {
+      fields.peer = {AF_INET6, 4711, 0, {0x20, 1, 0xd, 0xb8, 2}};
+      fields.flags = SOCCR_HAS_WINDOW;
+      fields.inq_len = 20;
+      fields.outq_len = 30;
+      fields.unsq_len = 10;
+      fields.mss_clamp = 1440;
+      fields.snd_wnd = fields.max_window = fields.rcv_wnd = 65535;
+    }
+    const std::string queue(30, 'q');
+    const auto bytes = soccr::Saved(fields, queue.data(), queue.data()).encode();
+    seeds.emplace_back(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+  return seeds;
+}
+
 std::vector<std::string> own_vdso_bytes() {
   const auto own = criu::memory::own_vdso();
   if (!own.exists()) {
@@ -319,6 +358,7 @@ const std::vector<Entry>& entries() {
              "1M\nverbosity=4\nno-shell-job\n"};
        }},
       {"vdso", vdso, own_vdso_bytes},
+      {"saved-connection", saved_connection, saved_connection_seeds},
   };
   return all;
 }

@@ -14,6 +14,8 @@
 #include <csignal>
 #include <cstdint>
 #include <cstring>
+#include <ctime>
+#include <string>
 
 #include "harness/live.hpp"
 
@@ -194,4 +196,68 @@ LIVE_TEST("events: memfd with contents, offset and seals, shared and mapped") {
   CHECK_EQ(std::memcmp(rest.data(), "emory", 5), 0);
   CHECK_EQ(child.finish(), 0);
   CHECK_EQ(std::memcmp(static_cast<char*>(mapped) + 4096, "Memory", 6), 0);
+}
+
+LIVE_TEST("events: timerfd on clocks that wake the machine, at a moment, and with many expirations") {
+  const int moment = ::timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK);
+  const int many = ::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+  const int alarm = ::timerfd_create(CLOCK_BOOTTIME_ALARM, TFD_NONBLOCK);  // -1 where nothing could wake it
+  REQUIRE(moment >= 0 && many >= 0);
+  timespec now{};
+  REQUIRE(::clock_gettime(CLOCK_REALTIME, &now) == 0);
+  const itimerspec at{{0, 0}, {now.tv_sec + hour, 0}};
+  const itimerspec often{{0, 1000000}, {0, 1}};
+  const itimerspec far{{7, 0}, {hour, 0}};
+  REQUIRE(::timerfd_settime(moment, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &at, nullptr) == 0);
+  REQUIRE(::timerfd_settime(many, 0, &often, nullptr) == 0);
+  const bool alarmed = alarm >= 0 && ::timerfd_settime(alarm, 0, &far, nullptr) == 0;
+  await(
+      [&] {
+        timespec later{};
+        ::clock_gettime(CLOCK_REALTIME, &later);
+        return (later.tv_sec - now.tv_sec) * 1000 + (later.tv_nsec - now.tv_nsec) / 1000000 > 10;
+      },
+      "it expires five times");
+  checkpoint_here();
+  CHECK(read_counter(many) >= 5);
+  itimerspec left{};
+  CHECK_EQ(::timerfd_gettime(many, &left), 0);
+  CHECK_EQ(left.it_interval.tv_nsec, 1000000);
+  CHECK_EQ(::timerfd_gettime(moment, &left), 0);
+  CHECK(left.it_value.tv_sec > hour - 300 && left.it_value.tv_sec <= hour);
+  if (alarmed) {
+    CHECK_EQ(::timerfd_gettime(alarm, &left), 0);
+    CHECK(left.it_value.tv_sec > hour - 300 && left.it_interval.tv_sec == 7);
+  }
+}
+
+LIVE_TEST("events: memfd sealed against writing, mapped for all and for one") {
+  const int sealed = ::memfd_create("sealed", MFD_ALLOW_SEALING | MFD_CLOEXEC);
+  REQUIRE(sealed >= 0 && ::write(sealed, "for good", 8) == 8);
+  REQUIRE(::fcntl(sealed, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0);
+  const auto* view = static_cast<const char*>(::mmap(nullptr, 4096, PROT_READ, MAP_SHARED, sealed, 0));
+  auto* own = static_cast<char*>(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, sealed, 0));
+  REQUIRE(view != MAP_FAILED && own != MAP_FAILED);
+  own[0] = 'F';
+  checkpoint_here();
+  CHECK_EQ(::fcntl(sealed, F_GET_SEALS), F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+  CHECK_EQ(std::string(view, 8), "for good");
+  CHECK_EQ(std::string(own, 8), "For good");
+  CHECK_EQ(::pwrite(sealed, "x", 1, 0), -1);
+}
+
+LIVE_TEST("events: memfd without a descriptor, mapped by two tasks") {
+  const int fd = ::memfd_create("only mapped", 0);
+  REQUIRE(fd >= 0 && ::ftruncate(fd, 8192) == 0);
+  auto* at = static_cast<char*>(::mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  REQUIRE(at != MAP_FAILED && ::close(fd) == 0);
+  at[0] = 'm';
+  Child child([at] {
+    checkpoint_here();
+    CHECK_EQ(at[0], 'm');
+    at[4096] = 'c';
+  });
+  checkpoint_here();
+  CHECK_EQ(child.finish(), 0);
+  CHECK_EQ(at[4096], 'c');
 }

@@ -2,15 +2,22 @@
 // Regular files, directories, devices, and what descriptors have of their own.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 
 #include "harness/live.hpp"
@@ -265,4 +272,170 @@ LIVE_TEST("files: a description sent to another task") {
   checkpoint_here();
   CHECK_EQ(child.finish(), 0);
   CHECK_EQ(::lseek(fd, 0, SEEK_CUR), 8);
+}
+
+LIVE_TEST("files: a root directory of its own") {
+  REQUIRE(::mkdir(scratch("root").c_str(), 0755) == 0);
+  REQUIRE(::mkdir(scratch("root/inside").c_str(), 0755) == 0);
+  const int file = make_file("root/inside/file", "0123456789");
+  Child child([&] {
+    REQUIRE(::chroot(scratch("root").c_str()) == 0 && ::chdir("/inside") == 0);
+    const int own = ::open("file", O_RDONLY);
+    REQUIRE(own >= 0);
+    checkpoint_here();
+    std::array<char, 64> cwd{};
+    const bool here = ::getcwd(cwd.data(), cwd.size()) != nullptr && std::strcmp(cwd.data(), "/inside") == 0;
+    // Nothing can be written down in here.
+    ::_exit(here && contents(own) == "0123456789" && ::access("/inside/file", F_OK) == 0 && ::access("/proc", F_OK) != 0
+                ? 0
+                : 1);
+  });
+  checkpoint_here();
+  CHECK_EQ(child.finish(), 0);
+  CHECK_EQ(contents(file), "0123456789");
+}
+
+LIVE_TEST("files: the working directory was renamed") {
+  REQUIRE(::mkdir(scratch("old").c_str(), 0755) == 0 && ::chdir(scratch("old").c_str()) == 0);
+  REQUIRE(::rename(scratch("old").c_str(), scratch("new").c_str()) == 0);
+  checkpoint_here();
+  std::array<char, 4096> cwd{};
+  CHECK(::getcwd(cwd.data(), cwd.size()) != nullptr);
+  CHECK_EQ(std::string(cwd.data()), scratch("new"));
+}
+
+LIVE_TEST("files: one whose directory is missing at the restore",
+          {.restore_fails = "lost/file",
+           .tamper = [](const std::string& images) { std::filesystem::remove_all(images + "/../lost"); }}) {
+  REQUIRE(::mkdir(scratch("lost").c_str(), 0755) == 0);
+  make_file("lost/file", "0123456789");
+  checkpoint_here();
+}
+
+LIVE_TEST("files: a deleted one whose directory has come back", {.ignore = {"fd"}}) {
+  REQUIRE(::mkdir(scratch("again").c_str(), 0755) == 0);
+  const int fd = make_file("again/file", "the old one");
+  REQUIRE(::unlink(scratch("again/file").c_str()) == 0 && ::rmdir(scratch("again").c_str()) == 0);
+  REQUIRE(::mkdir(scratch("again").c_str(), 0755) == 0);
+  ::close(make_file("again/file", "the new one"));
+  checkpoint_here();
+  CHECK_EQ(contents(fd), "the old one");
+}
+
+LIVE_TEST("files: a mapped program that was built anew is found out",
+          {.restore_fails = "build id", .tamper = [](const std::string& images) {
+             // Somewhere in the note: the four bytes "GNU" stand before the id.
+             std::fstream file(images + "/../library", std::ios::in | std::ios::out | std::ios::binary);
+             std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+             const auto note = text.find(std::string("\3\0\0\0GNU\0", 8));
+             file.clear();
+             file.seekp(static_cast<std::streamoff>(note + 12));
+             file.put(static_cast<char>(text[note + 12] ^ 1));
+           }}) {
+  std::filesystem::copy_file("/proc/self/exe", scratch("library"));
+  const int fd = ::open(scratch("library").c_str(), O_RDONLY);
+  REQUIRE(fd >= 0);
+  REQUIRE(::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0) != MAP_FAILED);
+  REQUIRE(::close(fd) == 0);
+  checkpoint_here();
+}
+
+// It is opened anew by a name that it is given for the moment.
+LIVE_TEST("files: without a name from the start", {.ignore = {"fd"}}) {
+  const int fd = ::open(scratch(".").c_str(), O_RDWR | O_TMPFILE, 0600);
+  if (fd < 0) {
+    skip("this file system knows no O_TMPFILE");
+  }
+  REQUIRE(::write(fd, "unnamed", 7) == 7);
+  checkpoint_here();
+  CHECK_EQ(contents(fd), "unnamed");
+  struct stat st {};
+  CHECK_EQ(::fstat(fd, &st), 0);
+  CHECK_EQ(st.st_nlink, 0U);
+}
+
+LIVE_TEST("files: O_PATH of a link, a device, a FIFO and what is deleted") {
+  REQUIRE(::symlink("target", scratch("link").c_str()) == 0);
+  REQUIRE(::mkfifo(scratch("fifo").c_str(), 0600) == 0);
+  const int link = ::open(scratch("link").c_str(), O_PATH | O_NOFOLLOW);
+  const int fifo = ::open(scratch("fifo").c_str(), O_PATH);
+  const int device = ::open("/dev/null", O_PATH);
+  ::close(make_file("doomed", "x"));
+  const int gone = ::open(scratch("doomed").c_str(), O_PATH);
+  REQUIRE(link >= 0 && fifo >= 0 && device >= 0 && gone >= 0 && ::unlink(scratch("doomed").c_str()) == 0);
+  checkpoint_here();
+  std::array<char, 16> text{};
+  CHECK_EQ(::readlinkat(link, "", text.data(), text.size()), 6);
+  struct stat st {};
+  CHECK(::fstat(fifo, &st) == 0 && S_ISFIFO(st.st_mode));
+  CHECK(::fstat(device, &st) == 0 && S_ISCHR(st.st_mode));
+  CHECK(::fstat(gone, &st) == 0 && st.st_nlink == 0);
+}
+
+LIVE_TEST("files: of /proc and /sys") {
+  const int status = ::open("/proc/self/status", O_RDONLY);
+  const int task = ::open("/proc/self/task", O_RDONLY | O_DIRECTORY);
+  const int system = ::open("/sys/kernel", O_RDONLY | O_DIRECTORY);
+  REQUIRE(status >= 0 && task >= 0 && system >= 0);
+  checkpoint_here();
+  CHECK(contents(status).find("Name:") == 0);
+  CHECK_EQ(::faccessat(task, std::to_string(::getpid()).c_str(), F_OK, 0), 0);
+  CHECK_EQ(::faccessat(system, "mm", F_OK, 0), 0);
+}
+
+LIVE_TEST("files: input that is told of by a signal still is") {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const int signal = SIGRTMIN + 3;
+  sigset_t mask;
+  ::sigemptyset(&mask);
+  ::sigaddset(&mask, signal);
+  REQUIRE(::sigprocmask(SIG_BLOCK, &mask, nullptr) == 0);
+  REQUIRE(::fcntl(ends[0], F_SETOWN, ::getpid()) == 0 && ::fcntl(ends[0], F_SETSIG, signal) == 0);
+  REQUIRE(::fcntl(ends[0], F_SETFL, O_ASYNC) == 0);
+  checkpoint_here();
+  CHECK_EQ(::write(ends[1], "x", 1), 1);
+  siginfo_t info{};
+  const timespec limit{10, 0};
+  CHECK_EQ(::sigtimedwait(&mask, &info, &limit), signal);
+  CHECK_EQ(info.si_fd, ends[0]);
+}
+
+LIVE_TEST("files: owners that are a group, a thread, or gone") {
+  const pid_t gone = ::fork();
+  if (gone == 0) {
+    ::pause();
+  }
+  std::array<int, 3> fds{};
+  for (auto& fd : fds) {
+    fd = ::eventfd(0, 0);
+    REQUIRE(fd >= 0);
+  }
+  const f_owner_ex group{F_OWNER_PGRP, ::getpgrp()};
+  const f_owner_ex thread{F_OWNER_TID, static_cast<pid_t>(::syscall(SYS_gettid))};
+  REQUIRE(::fcntl(fds[0], F_SETOWN_EX, &group) == 0 && ::fcntl(fds[1], F_SETOWN_EX, &thread) == 0);
+  REQUIRE(::fcntl(fds[2], F_SETOWN, gone) == 0);
+  REQUIRE(::kill(gone, SIGKILL) == 0 && ::waitpid(gone, nullptr, 0) == gone);
+  checkpoint_here();
+  f_owner_ex owner{};
+  CHECK(::fcntl(fds[0], F_GETOWN_EX, &owner) == 0 && owner.type == F_OWNER_PGRP && owner.pid == ::getpgrp());
+  CHECK(::fcntl(fds[1], F_GETOWN_EX, &owner) == 0 && owner.type == F_OWNER_TID && owner.pid == thread.pid);
+  CHECK_EQ(::fcntl(fds[2], F_GETOWN), 0);
+}
+
+LIVE_TEST("files: one that is deleted, of two tasks and mapped") {
+  const int fd = make_file("common", std::string(8192, 'c'));
+  auto* at = static_cast<char*>(::mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  REQUIRE(at != MAP_FAILED);
+  Child child([&] {
+    const int own = ::open(scratch("common").c_str(), O_RDWR);
+    REQUIRE(own >= 0);
+    checkpoint_here();
+    CHECK_EQ(::pwrite(own, "child", 5, 100), 5);
+  });
+  REQUIRE(::unlink(scratch("common").c_str()) == 0);
+  checkpoint_here();
+  CHECK_EQ(child.finish(), 0);
+  CHECK_EQ(std::string(at + 100, 5), "child");
+  CHECK_EQ(contents(fd).substr(100, 5), "child");
 }

@@ -170,6 +170,21 @@ LIVE_TEST("memory: copy-on-write pages stay shared between parent and child") {
   CHECK_EQ(child.finish(), 0);
 }
 
+// To look at memory the fast way would give parent and child copies of their own.
+LIVE_TEST("memory: copy-on-write pages stay shared in a tree that is dumped and goes on", {.leave_running = true}) {
+  char* at = anonymous(64);
+  std::memset(at, 'p', 64 * page);
+  Child child([at] {
+    at[0] = 'c';
+    checkpoint_here();
+  });
+  checkpoint_here();
+  for (std::size_t i = 1; i < 64; ++i) {
+    CHECK_EQ(frame_of(at + i * page, ::getpid()), frame_of(at + i * page, child.pid()));
+  }
+  CHECK_EQ(child.finish(), 0);
+}
+
 LIVE_TEST("memory: a child has pages where its parent has none and may not write") {
   constexpr std::size_t pages = 64;
   char* at = anonymous(pages);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -141,4 +142,52 @@ LIVE_TEST("pipes: a deleted FIFO") {
   put(both, "still here");
   checkpoint_here();
   CHECK_EQ(read_some(both), "still here");
+}
+
+LIVE_TEST("pipes: packets that wait keep their bounds") {
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_DIRECT | O_NONBLOCK) == 0);
+  put(ends[1], "one");
+  put(ends[1], "three");
+  checkpoint_here();
+  put(ends[1], "new");
+  CHECK_EQ(read_some(ends[0]), "one");
+  CHECK_EQ(read_some(ends[0]), "three");
+  CHECK_EQ(read_some(ends[0]), "new");
+}
+
+LIVE_TEST("pipes: a FIFO between two tasks") {
+  REQUIRE(::mkfifo(scratch("between").c_str(), 0600) == 0);
+  Child child(
+      [] {
+        const int reader = ::open(scratch("between").c_str(), O_RDONLY);
+        REQUIRE(reader >= 0);
+        checkpoint_here();
+        CHECK_EQ(read_some(reader), "across");
+        CHECK_EQ(read_some(reader), "");
+      },
+      [](pid_t pid) { await_syscall(pid, SYS_openat); });
+  const int writer = ::open(scratch("between").c_str(), O_WRONLY);
+  REQUIRE(writer >= 0);
+  await_syscall(child.pid(), SYS_rt_sigsuspend);
+  put(writer, "across");
+  REQUIRE(::close(writer) == 0);
+  checkpoint_here();
+  CHECK_EQ(child.finish(), 0);
+}
+
+LIVE_TEST("pipes: a FIFO that somebody waits to open") {
+  REQUIRE(::mkfifo(scratch("door").c_str(), 0600) == 0);
+  Child child(
+      [] {
+        const int reader = ::open(scratch("door").c_str(), O_RDONLY);
+        CHECK_EQ(read_some(reader), "come in");
+      },
+      [](pid_t pid) { await_syscall(pid, SYS_openat); });
+  checkpoint_here();
+  const int writer = ::open(scratch("door").c_str(), O_WRONLY);
+  CHECK(writer >= 0);
+  put(writer, "come in");
+  ::close(writer);
+  CHECK_EQ(child.join(), 0);
 }

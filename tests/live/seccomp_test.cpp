@@ -103,3 +103,93 @@ LIVE_TEST("seccomp: strict mode") {
   CHECK_EQ(::write(ends[1], "x", 1), 1);
   CHECK_EQ(child.join(), 0);
 }
+
+LIVE_TEST("seccomp: chains that threads share are shared again") {
+  std::atomic<int> go{0};
+  std::atomic<int> ready{0};
+  std::atomic<long> error{0};
+  std::atomic<long> own{0};
+  const auto body = [&](bool adds) {
+    if (adds && forbid(SYS_acct, 73) != 0) {
+      ready = -10;
+    }
+    ++ready;
+    while (go == 0) {
+      ::sched_yield();
+    }
+    error += error_of(SYS_vhangup);
+    if (adds) {
+      own = error_of(SYS_acct);
+    }
+  };
+  std::thread first(body, false);
+  std::thread second(body, false);
+  await([&] { return ready == 2; }, "both threads run");
+  REQUIRE(forbid(SYS_sync, 71, SECCOMP_FILTER_FLAG_TSYNC) == 0);
+  REQUIRE(forbid(SYS_swapoff, 72, SECCOMP_FILTER_FLAG_TSYNC) == 0);
+  checkpoint_here();
+  // The kernel gives a filter to threads only whose own are ancestors of the caller's: the very same, not equal ones.
+  CHECK_EQ(forbid(SYS_vhangup, 74, SECCOMP_FILTER_FLAG_TSYNC), 0);
+  CHECK_EQ(error_of(SYS_sync), 71);
+  CHECK_EQ(error_of(SYS_swapoff), 72);
+  go = 1;
+  first.join();
+  second.join();
+  CHECK_EQ(error.load(), 2 * 74);
+}
+
+LIVE_TEST("seccomp: a shared chain, and what one of the threads added to it") {
+  std::atomic<int> go{0};
+  std::atomic<int> ready{0};
+  std::atomic<long> found{0};
+  REQUIRE(forbid(SYS_sync, 71) == 0);
+  std::thread thread([&] {
+    ready = forbid(SYS_acct, 73) == 0 ? 1 : -1;
+    while (go == 0) {
+      ::sched_yield();
+    }
+    found = error_of(SYS_sync) * 1000 + error_of(SYS_acct);
+  });
+  await([&] { return ready != 0; }, "the thread has its filter");
+  REQUIRE(ready == 1);
+  checkpoint_here();
+  CHECK_EQ(error_of(SYS_sync), 71);
+  CHECK(error_of(SYS_acct) != 73);
+  go = 1;
+  thread.join();
+  CHECK_EQ(found.load(), 71073);
+}
+
+LIVE_TEST("seccomp: a filter from before the privileges were dropped") {
+  REQUIRE(forbid(SYS_sync, 71) == 0);
+  REQUIRE(::setresgid(1000, 1000, 1000) == 0);
+  REQUIRE(::setresuid(1000, 1000, 1000) == 0);
+  checkpoint_here();
+  CHECK_EQ(error_of(SYS_sync), 71);
+  CHECK_EQ(::prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 0);
+  CHECK_EQ(::getuid(), 1000U);
+}
+
+LIVE_TEST("seccomp: all is forbidden but what the task does") {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  Child child(
+      [&] {
+        sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_read, 2, 0),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit, 1, 0),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        sock_fprog program{sizeof code / sizeof code[0], code};
+        REQUIRE(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0);
+        char c = 0;
+        const auto got = ::syscall(SYS_read, ends[0], &c, 1);
+        ::syscall(SYS_exit, got == 1 ? 0 : 1);
+      },
+      [](pid_t pid) { await_syscall(pid, SYS_read); });
+  checkpoint_here();
+  CHECK_EQ(::write(ends[1], "x", 1), 1);
+  CHECK_EQ(child.join(), 0);
+}

@@ -8,7 +8,9 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <ctime>
 #include <string>
+#include <thread>
 
 #include "harness/live.hpp"
 
@@ -213,4 +215,136 @@ LIVE_TEST("tree: name, parent-death signal, no_new_privs, timer slack, dumpable,
   CHECK_EQ(::prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), 1);
   CHECK_EQ(::prctl(PR_GET_DUMPABLE), 1);
   CHECK_EQ(child.finish(), 0);
+}
+
+LIVE_TEST("tree: a zombie that leads a session, and one that leads a group of the living") {
+  const pid_t session = ::fork();
+  if (session == 0) {
+    ::setsid();
+    ::_exit(3);
+  }
+  const pid_t leader = ::fork();
+  if (leader == 0) {
+    ::setpgid(0, 0);
+    ::pause();
+  }
+  await_syscall(leader, SYS_pause);
+  Child member([leader] {
+    REQUIRE(::setpgid(0, leader) == 0);
+    checkpoint_here();
+    CHECK_EQ(::getpgrp(), leader);
+  });
+  REQUIRE(::kill(leader, SIGKILL) == 0);
+  await([&] { return state_of(session) == 'Z' && state_of(leader) == 'Z'; }, "both are zombies");
+  checkpoint_here();
+  CHECK_EQ(::getpgid(member.pid()), leader);
+  CHECK_EQ(::getsid(session), session);
+  CHECK_EQ(member.finish(), 0);
+  int status = 0;
+  CHECK_EQ(::waitpid(session, &status, 0), session);
+  CHECK_EQ(WEXITSTATUS(status), 3);
+  CHECK_EQ(::waitpid(leader, &status, 0), leader);
+  CHECK_EQ(WTERMSIG(status), SIGKILL);
+}
+
+LIVE_TEST("tree: an orphan in the session of another branch") {
+  REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  Child leader([&] {
+    REQUIRE(::setsid() == ::getpid());
+    const pid_t between = ::fork();
+    if (between == 0) {
+      const pid_t orphan = ::fork();
+      if (orphan == 0) {
+        ::pause();
+      }
+      REQUIRE(::write(ends[1], &orphan, sizeof orphan) == sizeof orphan);
+      ::_exit(0);
+    }
+    REQUIRE(::waitpid(between, nullptr, 0) == between);
+    checkpoint_here();
+  });
+  pid_t orphan = 0;
+  REQUIRE(::read(ends[0], &orphan, sizeof orphan) == sizeof orphan);
+  await_syscall(orphan, SYS_pause);
+  checkpoint_here();
+  CHECK_EQ(::getsid(orphan), leader.pid());
+  CHECK_EQ(status_field("PPid", orphan), std::to_string(::getpid()));
+  CHECK_EQ(::kill(orphan, SIGKILL), 0);
+  CHECK_EQ(::waitpid(orphan, nullptr, 0), orphan);
+  CHECK_EQ(leader.finish(), 0);
+}
+
+LIVE_TEST("tree: stopped with all its threads, by a signal of the terminal") {
+  Child child(
+      [] {
+        ::setpgid(0, 0);  // in a group without a parent in the same session such signals do nothing
+        std::thread thread([] { ::pause(); });
+        ::pause();
+      },
+      [](pid_t pid) {
+        await_syscall(pid, SYS_pause);
+        await([pid] { return status_field("Threads", pid) == "2"; }, "the thread runs");
+      });
+  REQUIRE(::kill(child.pid(), SIGTSTP) == 0);
+  int status = 0;
+  REQUIRE(::waitpid(child.pid(), &status, WUNTRACED) == child.pid());
+  REQUIRE(WSTOPSIG(status) == SIGTSTP);
+  checkpoint_here();
+  CHECK_EQ(state_of(child.pid()), 'T');
+  CHECK_EQ(::waitpid(child.pid(), &status, WUNTRACED | WNOHANG), child.pid());  // its parent is told anew
+  CHECK_EQ(WSTOPSIG(status), SIGTSTP);
+  CHECK_EQ(::kill(child.pid(), SIGCONT), 0);
+  await_syscall(child.pid(), SYS_pause);
+  CHECK_EQ(::kill(child.pid(), SIGKILL), 0);
+  CHECK_EQ(child.join(), SIGKILL);
+}
+
+LIVE_TEST("tree: a child whose end is told by another signal, or by none") {
+  const auto start = [](unsigned long signal) {
+    const auto pid = static_cast<pid_t>(::syscall(SYS_clone, signal, nullptr, nullptr, nullptr, nullptr));
+    if (pid == 0) {
+      for (;;) {
+        ::syscall(SYS_pause);
+      }
+    }
+    REQUIRE(pid > 0);
+    await_syscall(pid, SYS_pause);
+    return pid;
+  };
+  const pid_t other = start(SIGUSR2);
+  const pid_t silent = start(0);
+  sigset_t usr2;
+  ::sigemptyset(&usr2);
+  ::sigaddset(&usr2, SIGUSR2);
+  REQUIRE(::sigprocmask(SIG_BLOCK, &usr2, nullptr) == 0);
+  checkpoint_here();
+  CHECK_EQ(::kill(silent, SIGKILL), 0);
+  CHECK_EQ(::waitpid(silent, nullptr, __WCLONE), silent);
+  siginfo_t info{};
+  timespec limit{0, 0};
+  CHECK_EQ(::sigtimedwait(&usr2, &info, &limit), -1);
+  CHECK_EQ(::kill(other, SIGKILL), 0);
+  limit.tv_sec = 10;
+  CHECK_EQ(::sigtimedwait(&usr2, &info, &limit), SIGUSR2);
+  CHECK_EQ(info.si_pid, other);
+  CHECK_EQ(::waitpid(other, nullptr, __WCLONE), other);
+}
+
+LIVE_TEST("tree: a process whose first thread has ended is refused by name", {.dump_fails = "first thread has ended"}) {
+  Child child(
+      [] {
+        static std::thread thread([] {
+          for (;;) {
+            ::pause();
+          }
+        });
+        ::syscall(SYS_exit, 0);
+      },
+      [](pid_t pid) { await([pid] { return state_of(pid) == 'Z'; }, "the first thread has ended"); });
+  checkpoint_here();
+  CHECK_EQ(status_field("Threads", child.pid()), "2");
+  CHECK_EQ(::kill(child.pid(), SIGKILL), 0);
+  CHECK_EQ(child.join(), SIGKILL);
 }

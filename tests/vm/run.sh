@@ -33,9 +33,10 @@ rm -rf "$root"
 mkdir -p "$root"/{proc,dev,bin,etc,new,tree,modules}
 install "$(command -v busybox)" "$root/bin/busybox"
 install -m 0755 "$here/init" "$root/init"
-# In the order in which they have to be loaded.
+# In the order in which they have to be loaded: what the root comes over, and what a running system would load by itself
+# when it is asked for (the machine sees this one's /lib/modules, not its own).
 number=100
-for module in virtio_pci 9pnet_virtio 9p; do
+for module in virtio_pci 9pnet_virtio 9p unix_diag tcp_diag udp_diag raw_diag netlink_diag af_packet_diag tun; do
   modprobe -d "$work/kernel" -S "$version" --show-depends "$module"
 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
   install -m 0644 "$file" "$root/modules/$number-$(basename "$file")"

@@ -220,6 +220,15 @@ std::vector<std::byte> read_extended(pid_t tid) {
   }
 }
 
+bool has_protection_keys() {
+  static const bool has = [] {
+    constexpr unsigned ospke = 1U << 4;  // the processor has them, and the kernel uses them
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (ecx & ospke) != 0;
+  }();
+  return has;
+}
+
 std::uint32_t xstate_to_request(std::uint64_t permitted) {
   constexpr int get_permitted = 0x1022;  // ARCH_GET_XCOMP_PERM, 5.16
   std::uint64_t own = 0;

@@ -47,6 +47,9 @@ bool enters_sleep(pid_t tid);
 // rest of its interrupted sleep. Errors name the thread.
 void restore_registers(pid_t tid, const images::core_entry&, bool asleep);
 
+// Whether there are protection keys here, and the instructions for them.
+bool has_protection_keys();
+
 // A process gets the use of some XSAVE components (AMX tiles) on request only. Of those a process had permission for,
 // the one that this process lacks and has to ask for; 0: none.
 std::uint32_t xstate_to_request(std::uint64_t permitted);

@@ -94,6 +94,19 @@ base::Fd Plan::fetch(const RestoreContext& context, std::uint32_t file_id, const
   throw Error("corrupt checkpoint", fmt::format("{}: no task has file {}", what, file_id), 0);
 }
 
+namespace {
+
+// A signal of asynchronous input names the descriptor by the number that was current when O_ASYNC was switched on.
+void name_in_signals(int fd, const std::string& what) {
+  const auto flags = check(::fcntl(fd, F_GETFL), "read the flags of", what);
+  if ((flags & O_ASYNC) != 0) {
+    check(::fcntl(fd, F_SETFL, flags & ~O_ASYNC), "set the flags of", what);
+    check(::fcntl(fd, F_SETFL, flags), "set the flags of", what);
+  }
+}
+
+}  // namespace
+
 void Plan::collect(RestoreContext& context, const TaskImage& task) {
   std::map<std::uint32_t, base::Fd> fetched;
   for (const auto& fd : task.fds) {
@@ -109,6 +122,9 @@ void Plan::collect(RestoreContext& context, const TaskImage& task) {
     }
     constexpr std::uint32_t cloexec = 1;  // FD_CLOEXEC
     check(::dup3(source, static_cast<int>(fd.fd()), (fd.flags() & cloexec) != 0 ? O_CLOEXEC : 0), "install", what);
+    if (made_[slot].get() >= 0) {
+      name_in_signals(static_cast<int>(fd.fd()), what);
+    }
   }
 }
 

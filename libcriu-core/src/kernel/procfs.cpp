@@ -155,6 +155,7 @@ Stat parse_stat(const std::string& text) {
   stat.start_data = field[45], stat.end_data = field[46], stat.start_brk = field[47];
   stat.arg_start = field[48], stat.arg_end = field[49], stat.env_start = field[50], stat.env_end = field[51];
   stat.exit_code = static_cast<int>(field[52]);
+  stat.exit_signal = static_cast<int>(field[38]);
   return stat;
 }
 
@@ -201,6 +202,8 @@ Status parse_status(const std::string& text) {
       status.ns_sid = numbers<pid_t>(line);
     } else if (line.accept("SigBlk:")) {
       status.signals_blocked = line.need<std::uint64_t>(16);
+    } else if (line.accept("VmLck:")) {
+      status.locked = line.need<std::uint64_t>();
     } else if (line.accept("CapInh:")) {
       status.cap_inheritable = line.need<std::uint64_t>(16);
     } else if (line.accept("CapPrm:")) {
@@ -274,6 +277,9 @@ std::vector<Area> parse_smaps(std::string_view text) {
       areas.push_back(std::move(area));
     } else if (!areas.empty() && line.starts_with("VmFlags: ")) {
       areas.back().flags = line.substr(9);
+    } else if (!areas.empty() && (line.starts_with("Shared_Clean:") || line.starts_with("Shared_Dirty:"))) {
+      Scanner size(line.substr(13));
+      areas.back().mapped_by_others |= size.need<std::uint64_t>() != 0;
     } else if (!areas.empty() && line.starts_with("ProtectionKey:")) {
       areas.back().protection_key = Scanner(line.substr(14)).need<unsigned>();
     } else if (!areas.empty() && line.starts_with("KernelPageSize:")) {

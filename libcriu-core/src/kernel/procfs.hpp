@@ -47,6 +47,7 @@ struct Stat {
   unsigned rt_priority = 0, policy = 0;
   std::uint64_t start_data = 0, end_data = 0, start_brk = 0, arg_start = 0, arg_end = 0, env_start = 0, env_end = 0;
   int exit_code = 0;
+  int exit_signal = 0;
 };
 Stat parse_stat(const std::string& text);
 
@@ -64,6 +65,7 @@ struct Status {
   std::vector<pid_t> ns_pid;  // in each pid namespace, the outermost first
   std::vector<pid_t> ns_pgid, ns_sid;
   std::uint64_t signals_blocked = 0;
+  std::uint64_t locked = 0;  // VmLck, KiB
 };
 Status parse_status(const std::string& text);
 
@@ -76,6 +78,7 @@ struct Area {
   std::string name;
   std::uint64_t page_size = 4096;
   unsigned protection_key = 0;
+  bool mapped_by_others = false;  // some of its pages are
   std::string flags;  // VmFlags: two letters and a blank each
 
   bool has(const char (&flag)[3]) const;

@@ -2,6 +2,7 @@
 #include "memory/areas.hpp"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -49,6 +50,24 @@ std::vector<Interval> own_mappings() {
     throw base::Error("read", "/proc/self/maps", errno);
   }
   return result;
+}
+
+std::uint64_t Space::map(std::uint64_t size, std::uint64_t alignment, int protection, int flags) {
+  const auto try_at = [&](std::uint64_t at) {
+    return ::mmap(reinterpret_cast<void*>(at), size, protection,  // NOLINT
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | flags, -1, 0) != MAP_FAILED;
+  };
+  auto at = find(size, alignment);
+  bool mapped = try_at(at);
+  if (!mapped && errno == EEXIST) {
+    take(own_mappings());
+    at = find(size, alignment);
+    mapped = try_at(at);
+  }
+  if (!mapped) {
+    throw base::Error("reserve room in the address space", fmt::format("{} bytes", size), errno);
+  }
+  return at;
 }
 
 std::uint64_t Space::find_remote(std::uint64_t size, std::uint64_t alignment) {

@@ -2,6 +2,7 @@
 // The areas (VMAs) of an address space, and finding room between them.
 #pragma once
 
+#include <sys/mman.h>
 #include <vma.pb.h>
 
 #include <cstdint>
@@ -38,6 +39,9 @@ inline bool is_private(const images::vma_entry& vma) {
          (vma.status() & (vdso | vvar | vsyscall)) == 0;
 }
 
+// The kernel gives such memory a protection key by its own doing.
+inline bool is_execute_only(const images::vma_entry& vma) { return vma.prot() == PROT_EXEC; }
+
 struct Interval {
   std::uint64_t start, end;
 };
@@ -58,6 +62,9 @@ class Space {
   void take(const std::vector<Interval>& ranges) { taken_.insert(taken_.end(), ranges.begin(), ranges.end()); }
   // A free range of this size, aligned; it is taken by that. No room is an Error.
   std::uint64_t find(std::uint64_t size, std::uint64_t alignment);
+  // Finds it, and maps private memory there. Something may have been mapped since the ranges were taken: it is in the
+  // way, and is then taken too.
+  std::uint64_t map(std::uint64_t size, std::uint64_t alignment, int protection, int flags);
   // The same in the middle of the largest gap, for what is to stay: far from heaps and stacks that grow.
   std::uint64_t find_remote(std::uint64_t size, std::uint64_t alignment);
 

@@ -84,12 +84,6 @@ void refuse_unsupported(const procfs::Task& task, const Area& area) {
   if (area.has("sl")) {
     throw Error("cannot dump", where(task, area), 0, "it is sealed with mseal, which the image format cannot say");
   }
-  // Memory that is executable alone has one by the kernel's own doing, here as after the restore.
-  const bool execute_only = area.executable && !area.readable && !area.writable;
-  if (area.protection_key != 0 && !execute_only) {
-    throw Error("cannot dump", where(task, area), 0,
-                fmt::format("it has protection key {}, which the image format cannot say", area.protection_key));
-  }
   if (area.has("ss")) {
     throw Error("cannot dump", where(task, area), 0, "shadow stacks are not supported by this version");
   }
@@ -132,6 +126,10 @@ class AreaSaver {
     if (area.name.starts_with("[vvar")) {
       return save_vvar(area);
     }
+    if (area.name.starts_with("/[aio]")) {
+      throw Error("cannot dump", where(task_, area), 0,
+                  "it is the ring of asynchronous I/O (io_setup), which is not supported by this version");
+    }
     if (area.name == "[uprobes]") {
       throw Error("cannot dump", where(task_, area), 0, "somebody traces the task with uprobes");
     }
@@ -164,6 +162,12 @@ class AreaSaver {
     if ((status & (vdso | vvar | vsyscall)) == 0) {
       if (const auto advice = advice_of(area); advice != 0) {
         vma.set_madv(advice);
+      }
+      if (area.has("lo") && area.has("lf")) {
+        vma.mutable_extension()->set_lock_on_fault(true);
+      }
+      if (area.protection_key != 0) {
+        vma.mutable_extension()->set_protection_key(area.protection_key);
       }
     }
   }
@@ -213,15 +217,15 @@ std::vector<Source> choose_pages(const PagesOf& task, const std::vector<PageRegi
       if (at->guard || (at->file && !area.anonymous)) {
         continue;
       }
-      Source source{std::max(at->start, area.start), std::min(at->end, area.end), area.readable, area.anonymous,
+      Source source{std::max(at->start, area.start), std::min(at->end, area.end), area.directly, area.anonymous,
                     area.lazy ? pe_present | pe_lazy : pe_present};
       // A page that a stack pointer is in is needed at once, whoever restores the rest lazily.
       auto page = std::lower_bound(stack_pages.begin(), stack_pages.end(), source.start);
       for (; area.lazy && page != stack_pages.end() && *page < source.end; ++page) {
         if (*page > source.start) {
-          sources.push_back({source.start, *page, source.readable, source.drop_zeros, source.flags});
+          sources.push_back({source.start, *page, source.directly, source.drop_zeros, source.flags});
         }
-        sources.push_back({*page, *page + page_size, source.readable, source.drop_zeros, pe_present});
+        sources.push_back({*page, *page + page_size, source.directly, source.drop_zeros, pe_present});
         source.start = *page + page_size;
       }
       if (source.start < source.end) {
@@ -285,14 +289,19 @@ void save_areas(DumpContext& context, files::Collector& files, const procfs::Tas
   }
 }
 
-PagesOf pages_of(DumpContext& context, pid_t pid, std::uint64_t number, const images::mm_entry& mm,
+PagesOf pages_of(DumpContext& context, pid_t pid, const std::vector<procfs::Area>& areas, const images::mm_entry& mm,
                  std::vector<std::uint64_t> stack_pointers) {
-  PagesOf out{pid, number, context.new_pages_id(), {}, std::move(stack_pointers)};
+  PagesOf out{pid, static_cast<std::uint64_t>(pid), context.new_pages_id(), {}, std::move(stack_pointers)};
+  auto area = areas.begin();
   for (const auto& vma : mm.vmas()) {
+    while (area != areas.end() && area->end <= vma.start()) {
+      ++area;
+    }
+    const bool directly = (vma.prot() & PROT_READ) != 0 && area != areas.end() && !area->mapped_by_others;
     const bool is_vdso = (vma.status() & vdso) != 0;
     if (is_vdso || is_private(vma)) {
       const bool anonymous = (vma.status() & anon_private) != 0;
-      out.areas.push_back({vma.start(), vma.end(), is_vdso, (vma.prot() & PROT_READ) != 0, anonymous,
+      out.areas.push_back({vma.start(), vma.end(), is_vdso, directly, anonymous,
                            anonymous && (vma.flags() & (MAP_LOCKED | MAP_HUGETLB)) == 0});
     }
   }

@@ -39,12 +39,12 @@ struct PagesOf {
   std::uint32_t pages_id;  // of the pages file
   struct Area {
     std::uint64_t start, end;
-    bool vdso, readable, anonymous, lazy;
+    bool vdso, directly, anonymous, lazy;
   };
   std::vector<Area> areas;
   std::vector<std::uint64_t> stack_pointers;  // one per thread
 };
-PagesOf pages_of(DumpContext&, pid_t, std::uint64_t number, const images::mm_entry&,
+PagesOf pages_of(DumpContext&, pid_t, const std::vector<procfs::Area>&, const images::mm_entry&,
                  std::vector<std::uint64_t> stack_pointers);
 
 struct SavedPages {

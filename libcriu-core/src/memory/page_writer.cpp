@@ -48,7 +48,7 @@ std::vector<Piece> cut(const std::vector<Source>& sources, std::uint64_t piece_s
   for (const auto& source : sources) {
     for (auto at = source.start; at < source.end;) {
       if (pieces.empty() || pieces.back().size == piece_size || pieces.back().parts.size() == most_ranges ||
-          pieces.back().parts.front().source->readable != source.readable) {
+          pieces.back().parts.front().source->directly != source.directly) {
         pieces.emplace_back();
       }
       auto& piece = pieces.back();
@@ -133,7 +133,13 @@ class Job {
   void work() {
     std::vector<iovec> to_write;
     try {
-      const auto buffer = map_buffer(piece_size_);
+      // Address spaces with few pages come one after the other: their buffer stays.
+      thread_local base::Mapping small_buffer;
+      base::Mapping large_buffer;
+      auto& buffer = piece_size_ == small_piece ? small_buffer : large_buffer;
+      if (!buffer) {
+        buffer = map_buffer(piece_size_);
+      }
       for (;;) {
         const auto index = take();
         if (index >= pieces_.size()) {
@@ -156,7 +162,7 @@ class Job {
   }
 
   void read(const Piece& piece, std::byte* into) const {
-    if (piece.parts.front().source->readable && read_vm(piece, into)) {
+    if (piece.parts.front().source->directly && read_vm(piece, into)) {
       return;
     }
     for (const auto& part : piece.parts) {

@@ -18,7 +18,10 @@ namespace criu::memory {
 
 struct Source {
   std::uint64_t start, end;
-  bool readable;        // else its protection forbids reading, and only /proc/PID/mem gets through
+  // Whether process_vm_readv will do. It does not read what is protected against reading, and it gives the task copies
+  // of its own of pages that it shares with others until one of them writes; /proc/PID/mem, which is slower, does
+  // neither.
+  bool directly;
   bool drop_zeros;      // a missing page reads as zeros
   std::uint32_t flags;  // for the pagemap
 };

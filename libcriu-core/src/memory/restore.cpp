@@ -4,15 +4,19 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <mutex>
+#include <span>
 #include <thread>
 
 #include "base/error.hpp"
 #include "files/regular.hpp"
+#include "memory/buffer.hpp"
 #include "restore_context.hpp"
 
 namespace criu::memory {
@@ -36,35 +40,118 @@ std::string where(const TaskImage& task, const images::vma_entry& vma) {
   return fmt::format("area {:x}-{:x} of {}", vma.start(), vma.end(), task.name());
 }
 
-void read_fully(const Run& run, std::byte* into) {
-  for (std::uint64_t done = 0; done < run.size;) {
-    const auto got =
-        check(::pread(run.fd, into + done, run.size - done, static_cast<off_t>(run.offset + done)), "read pages");
-    if (got == 0) {
-      throw Error("corrupt checkpoint", "a pages image became shorter while it was read", 0);
-    }
-    done += static_cast<std::uint64_t>(got);
-  }
-}
+// One job of reading: a run, or a piece of a large one, into one area.
+struct Job {
+  Run run;
+  std::byte* into;
+  bool compare;
+};
 
-// Reads a run over memory inherited from the parent: pages that are equal stay shared. Returns how many were.
-std::uint64_t read_differing(const Run& run, std::byte* into) {
-  std::vector<std::byte> buffer(std::min(run.size, std::uint64_t{256} << 10));
-  std::uint64_t equal = 0;
-  for (std::uint64_t done = 0; done < run.size;) {
-    const auto part = std::min<std::uint64_t>(buffer.size(), run.size - done);
-    read_fully({run.start + done, part, run.fd, run.offset + done}, buffer.data());
-    for (std::uint64_t page = 0; page < part; page += page_size) {
-      if (std::memcmp(into + done + page, buffer.data() + page, page_size) == 0) {
-        ++equal;
-      } else {
-        std::memcpy(into + done + page, buffer.data() + page, page_size);
+// Fills memory of this process through a buffer that stays in the cache. The kernel writes to it by its own mapping of
+// the pages: a second copy, but no fault for every page, which takes longer than the copy and, under some hypervisors,
+// ten times as long.
+class Filler {
+ public:
+  explicit Filler(std::uint64_t most) : size_(std::min(most, largest_buffer)), buffer_(map_buffer(size_)) {}
+
+  // Runs that follow each other in their file are read at once. Returns the number of jobs done, at least one.
+  std::size_t fill(std::span<const Job> jobs) {
+    std::size_t count = 0;
+    std::uint64_t bytes = 0;
+    while (count < jobs.size() && count < most_parts && !jobs[count].compare && jobs[count].run.fd == jobs[0].run.fd &&
+           jobs[count].run.offset == jobs[0].run.offset + bytes && bytes + jobs[count].run.size <= size_) {
+      bytes += jobs[count++].run.size;
+    }
+    if (count == 0) {
+      jobs[0].compare ? fill_differing(jobs[0]) : fill_in_parts(jobs[0]);
+      return 1;
+    }
+    read(jobs[0].run.fd, jobs[0].run.offset, bytes);
+    iovec parts[most_parts];
+    for (std::size_t i = 0; i < count; ++i) {
+      parts[i] = {jobs[i].into, jobs[i].run.size};
+    }
+    write({parts, count}, bytes);
+    return count;
+  }
+
+  // How many pages were equal to the parent's.
+  std::uint64_t equal() const { return equal_; }
+
+ private:
+  static constexpr std::uint64_t largest_buffer = 256 << 10;
+  static constexpr std::size_t most_parts = 64;
+
+  // Over memory inherited from the parent: pages that are equal stay shared. The task's own memory file is the one way
+  // to look at them that neither faults nor, as process_vm_readv does since 5.19, makes them private.
+  void fill_differing(const Job& job) {
+    if (!inherited_) {
+      inherited_ = map_buffer(size_);
+      memory_ = base::Fd(check(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC), "open", "/proc/self/mem"));
+    }
+    for (std::uint64_t done = 0, part = 0; done < job.run.size; done += part) {
+      part = std::min(size_, job.run.size - done);
+      read(job.run.fd, job.run.offset + done, part);
+      if (::pread(memory_.get(), inherited_.data(), part, reinterpret_cast<off_t>(job.into + done)) !=
+          static_cast<ssize_t>(part)) {
+        throw Error("read memory inherited from the parent", {}, errno);
+      }
+      for (std::uint64_t page = 0; page < part; page += page_size) {
+        if (std::memcmp(inherited_.data() + page, buffer_.data() + page, page_size) == 0) {
+          ++equal_;
+        } else {
+          iovec differing{job.into + done + page, page_size};
+          write({&differing, 1}, page_size, page);
+        }
       }
     }
-    done += part;
   }
-  return equal;
-}
+
+  void fill_in_parts(const Job& job) {
+    for (std::uint64_t done = 0, part = 0; done < job.run.size; done += part) {
+      part = std::min(size_, job.run.size - done);
+      read(job.run.fd, job.run.offset + done, part);
+      iovec whole{job.into + done, part};
+      write({&whole, 1}, part);
+    }
+  }
+
+  void read(int fd, std::uint64_t offset, std::uint64_t bytes) {
+    for (std::uint64_t done = 0; done < bytes;) {
+      const auto got =
+          check(::pread(fd, buffer_.data() + done, bytes - done, static_cast<off_t>(offset + done)), "read pages");
+      if (got == 0) {
+        throw Error("corrupt checkpoint", "a pages image became shorter while it was read", 0);
+      }
+      done += static_cast<std::uint64_t>(got);
+    }
+  }
+
+  // The kernel may write less than it was asked to: what is left of the parts goes on.
+  void write(std::span<iovec> parts, std::uint64_t bytes, std::uint64_t from = 0) {
+    for (std::uint64_t done = 0; done < bytes;) {
+      const iovec source{buffer_.data() + from + done, bytes - done};
+      const auto put = ::process_vm_writev(::getpid(), &source, 1, parts.data(), parts.size(), 0);
+      if (put <= 0) {
+        throw Error("fill memory", fmt::format("at {}", parts[0].iov_base), put < 0 ? errno : EFAULT);
+      }
+      done += static_cast<std::uint64_t>(put);
+      for (auto left = static_cast<std::size_t>(put); left > 0 && !parts.empty();) {
+        const auto step = std::min(left, parts[0].iov_len);
+        parts[0] = {static_cast<std::byte*>(parts[0].iov_base) + step, parts[0].iov_len - step};
+        left -= step;
+        if (parts[0].iov_len == 0) {
+          parts = parts.subspan(1);
+        }
+      }
+    }
+  }
+
+  std::uint64_t size_;
+  base::Mapping buffer_, inherited_;
+  base::Fd memory_;
+  std::uint64_t equal_ = 0;
+};
 
 bool same_area(const images::vma_entry& a, const images::vma_entry& b) {
   return a.start() == b.start() && a.end() == b.end() && a.status() == b.status() && a.flags() == b.flags() &&
@@ -90,55 +177,69 @@ std::uint32_t filling_protection(const images::vma_entry& vma, const std::vector
   return vma.prot();
 }
 
-// One job of reading: a run, or a piece of a large one, into one area.
-struct Job {
-  Run run;
-  std::byte* into;
-  bool compare;
-};
+// Jobs are taken some at a time, so that neighbours are read together.
+class Fill {
+ public:
+  explicit Fill(const std::vector<Job>& jobs, std::uint64_t bytes) : jobs_(jobs), bytes_(bytes) {}
 
-void work(const std::vector<Job>& jobs, std::atomic<std::size_t>& next, std::atomic<std::uint64_t>& equal,
-          std::exception_ptr& failure) {
-  try {
-    for (std::size_t i = next++; i < jobs.size(); i = next++) {
-      if (jobs[i].compare) {
-        equal += read_differing(jobs[i].run, jobs[i].into);
-      } else {
-        read_fully(jobs[i].run, jobs[i].into);
+  // Returns how many pages were equal to the parent's.
+  std::uint64_t run() {
+    std::thread helper;
+    if (bytes_ >= parallel_from) {
+      helper = std::thread([this] { work(failures_[1]); });
+    }
+    work(failures_[0]);
+    if (helper.joinable()) {
+      helper.join();
+    }
+    for (const auto& failure : failures_) {
+      if (failure) {
+        std::rethrow_exception(failure);
       }
     }
-  } catch (...) {
-    failure = std::current_exception();
-    next = jobs.size();
+    return equal_;
   }
-}
 
-// Returns how many pages were equal to the parent's.
-std::uint64_t run_jobs(const std::vector<Job>& jobs, std::uint64_t bytes) {
-  std::atomic<std::size_t> next{0};
-  std::atomic<std::uint64_t> equal{0};
-  std::exception_ptr failures[2];
-  std::thread helper;
-  if (bytes >= parallel_from) {
-    helper = std::thread([&] { work(jobs, next, equal, failures[1]); });
+ private:
+  // The next jobs for one worker: as many as are worth the lock, and no more than leave the other something to do.
+  std::span<const Job> take() {
+    const std::lock_guard lock(mutex_);
+    const auto first = next_;
+    for (std::uint64_t bytes = 0; next_ < jobs_.size() && bytes < piece; ++next_) {
+      bytes += jobs_[next_].run.size;
+    }
+    return {jobs_.data() + first, next_ - first};
   }
-  work(jobs, next, equal, failures[0]);
-  if (helper.joinable()) {
-    helper.join();
-  }
-  for (const auto& failure : failures) {
-    if (failure) {
-      std::rethrow_exception(failure);
+
+  void work(std::exception_ptr& failure) {
+    try {
+      Filler filler(bytes_);
+      for (auto jobs = take(); !jobs.empty(); jobs = take()) {
+        while (!jobs.empty()) {
+          jobs = jobs.subspan(filler.fill(jobs));
+        }
+      }
+      equal_ += filler.equal();
+    } catch (...) {
+      failure = std::current_exception();
+      const std::lock_guard lock(mutex_);
+      next_ = jobs_.size();
     }
   }
-  return equal;
-}
+
+  const std::vector<Job>& jobs_;
+  std::uint64_t bytes_;
+  std::mutex mutex_;
+  std::size_t next_ = 0;
+  std::atomic<std::uint64_t> equal_{0};
+  std::exception_ptr failures_[2];
+};
 
 }  // namespace
 
 void Restored::fill(RestoreContext& context, const TaskImage& task, const Restored* parent) {
   const auto pagemap = Pagemap::read(context.images, image::type::pagemap, task.entry.pid());
-  vdso_ = plan_vdso(own_vdso(), task, pagemap);
+  vdso_ = plan_vdso(context.inherited.vdso, task, pagemap);
   map_beside(context, task, pagemap.runs(), parent);
   read_pages(*context.shared, task, pagemap, parent);
 }
@@ -195,14 +296,11 @@ void Restored::map_beside(RestoreContext& context, const TaskImage& task, const 
     return;
   }
   Space space;
-  space.take(own_mappings());
+  space.take(context.inherited.mappings);
   space.take(context.needed_addresses);
-  const auto base = space.find(room, huge);
   // Held as a whole first: nothing else may come to lie between the areas meanwhile.
-  if (::mmap(pointer(base), room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
-             0) == MAP_FAILED) {
-    throw Error("reserve room for memory", task.name(), errno);
-  }
+  const auto base = space.map(room, huge, PROT_NONE, MAP_NORESERVE);
+  context.inherited.mappings.push_back({base, base + room});
   for (auto& area : parked_) {
     if (!area.inherited) {
       area.at += base;
@@ -312,7 +410,7 @@ void Restored::read_pages(restorer::Shared& shared, const TaskImage& task, const
       }
     }
   }
-  const auto equal = run_jobs(jobs, bytes);
+  const auto equal = Fill(jobs, bytes).run();
   std::uint64_t compared = 0;
   for (const auto& job : jobs) {
     compared += job.compare ? job.run.size / page_size : 0;
@@ -371,7 +469,8 @@ std::vector<restorer::Area> Restored::areas(const RestoreContext& context, const
     area.end = vma.end();
     area.prot = vma.prot();
     area.advice = vma.madv();
-    area.lock = (vma.flags() & MAP_LOCKED) != 0 ? 1 : 0;
+    area.lock = (vma.flags() & MAP_LOCKED) == 0 ? 0 : vma.extension().lock_on_fault() ? 2 : 1;
+    area.key = is_execute_only(vma) ? 0 : vma.extension().protection_key();
     area.fd = -1;
     if (is_filled(vma)) {
       area.moves = 1;

@@ -27,6 +27,25 @@ long must(std::int32_t& error, long number, Args... args) {
   return result;
 }
 
+// Takes the protection keys that are free, which tells the others, and gives them back. What the thread may do with
+// each is in a register, which that changes.
+std::uint32_t allocated_keys() {
+  constexpr std::uint32_t all = 0xffff;
+  std::uint32_t rights = 0, zero = 0, free = 0;
+  asm volatile("rdpkru" : "=a"(rights), "=d"(zero) : "c"(0));
+  long key = 0;
+  while ((key = compel::rt::syscall(__NR_pkey_alloc, 0, 0)) > 0 && key < 16) {
+    free |= 1U << key;
+  }
+  for (long taken = 1; taken < 16; ++taken) {
+    if ((free >> taken & 1) != 0) {
+      compel::rt::syscall(__NR_pkey_free, taken);
+    }
+  }
+  asm volatile("wrpkru" : : "a"(rights), "c"(0), "d"(0));
+  return all & ~free & ~1U;
+}
+
 }  // namespace
 
 COMPEL_ENTRY long query_process(void* argument) {
@@ -41,6 +60,7 @@ COMPEL_ENTRY long query_process(void* argument) {
   if (compel::rt::syscall(__NR_arch_prctl, arch_get_xcomp_perm, (long)&info.xstate_permitted) != 0) {
     info.xstate_permitted = 0;
   }
+  info.protection_keys = info.protection_keys != 0 ? allocated_keys() : 0;
   for (long signo = 1; signo <= 64; ++signo) {
     auto& action = info.actions[signo - 1];
     if (signo != sigkill && signo != sigstop) {

@@ -30,7 +30,9 @@ struct ProcessInfo {
   std::int32_t child_subreaper;
   std::int32_t mdwe;        // PR_GET_MDWE (6.3), or a negative errno
   std::int32_t membarrier;  // registrations (6.3), or a negative errno
-  std::int32_t unused;
+  // In: 1 where the processor has protection keys. Out: bits of those that are given out, without the first, which all
+  // memory has.
+  std::uint32_t protection_keys;
   std::uint64_t xstate_permitted;  // ARCH_GET_XCOMP_PERM, 0 before 5.16
   std::int32_t error;              // of the first call that failed though it must not, negative errno
   Action actions[64];

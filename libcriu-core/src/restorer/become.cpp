@@ -66,6 +66,8 @@ void plan_mm(const RestoreContext& context, const TaskImage& task, Builder& buil
              0,
              static_cast<std::uint32_t>(auxv.size() * sizeof(std::uint64_t)),
              exe.get()};
+  plan.protection_keys = mm.extension().protection_keys();
+  plan.lock_future = mm.extension().lock_future();
   plan.thp_disable = mm.thp_disabled() ? 1 : 0;
   plan.dumpable = mm.dumpable() == 1 ? 1 : 0;
   plan.child_subreaper = task.core.tc().child_subreaper() ? 1 : 0;
@@ -121,14 +123,6 @@ std::vector<Range> keep_ranges(const memory::Restored& memory, std::uint64_t reg
   return keep;
 }
 
-void* must_map(std::uint64_t at, std::uint64_t size, int prot) {
-  void* got = ::mmap(pointer(at), size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-  if (got == MAP_FAILED) {
-    throw Error("map the restorer", {}, errno);
-  }
-  return got;
-}
-
 // The C library registered an area for this thread; the restored thread registers its own.
 void unregister_rseq() {
   auto* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
@@ -138,6 +132,14 @@ void unregister_rseq() {
       return;
     }
   }
+}
+
+void enter(const Surroundings& surroundings, const TaskImage& task) {
+  if (surroundings.root) {
+    base::check(::fchdir(surroundings.root.get()), "enter the root directory of", task.name());
+    base::check(::chroot("."), "change the root directory of", task.name());
+  }
+  base::check(::fchdir(surroundings.directory.get()), "change directory for", task.name());
 }
 
 [[noreturn]] void jump(std::uint64_t entry, std::uint64_t plan, std::uint64_t stack) {
@@ -155,25 +157,26 @@ void unregister_rseq() {
 
 }  // namespace
 
-void become(RestoreContext& context, const TaskImage& task, memory::Restored& memory, Region& region) {
+void become(RestoreContext& context, const TaskImage& task, memory::Restored& memory, const Surroundings& surroundings,
+            Region& region) {
   Builder builder;
   base::Fd exe;
   auto last_pid = task::LastPid::needed() ? context.internal(task::LastPid::open()) : base::Fd();
   plan_mm(context, task, builder, exe);
   plan_memory(context, task, memory, builder);
-  task::plan_signals(task, builder);
+  task::plan_signals(task, context.inherited, builder);
   task::plan_timers(task, builder);
-  task::plan_threads(context.checkpoint, task, builder);
-  task::plan_limits(task, builder.plan());
+  task::plan_threads(context.checkpoint, task, context.options.affinity, builder);
+  task::plan_limits(task, context.inherited, builder.plan());
 
   // The number of ranges to keep does not depend on where the region comes to lie; make room for them first.
   const auto keep_ref = builder.add(keep_ranges(memory, 0, 1));
-  const auto own_vdso = memory::own_vdso();
+  const auto& own_vdso = context.inherited.vdso;
   const Layout layout(builder.contents(), builder.plan().thread_count, context.shared_size, own_vdso.size());
   memory::Space space;
-  space.take(memory::own_mappings());
+  space.take(context.inherited.mappings);
   space.take(context.needed_addresses);
-  const auto at = space.find(layout.size, page);
+  const auto at = space.map(layout.size, page, PROT_READ | PROT_WRITE, 0);
 
   plan_vdso(own_vdso, memory, at + layout.vdso, space, builder.plan());
   auto& plan = builder.plan();
@@ -185,7 +188,6 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   plan.first_internal_fd = context.first_internal_fd;
   plan.last_pid_fd = last_pid.get();
 
-  must_map(at, layout.size, PROT_READ | PROT_WRITE);
   std::memcpy(pointer(at), code().data(), code().size());
   if (::mprotect(pointer(at), layout.plan, PROT_READ | PROT_EXEC) < 0) {
     throw Error("protect the restorer", {}, errno);
@@ -198,6 +200,7 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
     throw Error("move the shared memory of the restore", {}, errno);
   }
   plan.shared = context.shared = reinterpret_cast<Shared*>(pointer(at + layout.shared));
+  enter(surroundings, task);
   std::memcpy(pointer(at + layout.plan), builder.data(), builder.contents());
   std::memcpy(pointer(at + layout.plan) + keep_ref.offset, keep.data(), keep.size() * sizeof(Range));
   // No library code below here that could look at the clock, allocate or log: its memory is about to go.

@@ -13,6 +13,12 @@ struct Region {
   std::uint64_t start, size;
 };
 
-[[noreturn]] void become(RestoreContext&, const TaskImage&, memory::Restored&, Region&);
+// Where a task is at home. Entered last of all, since files are opened by their names in the restorer's own root.
+struct Surroundings {
+  base::Fd root;  // none: the restorer's own
+  base::Fd directory;
+};
+
+[[noreturn]] void become(RestoreContext&, const TaskImage&, memory::Restored&, const Surroundings&, Region&);
 
 }  // namespace criu::restorer

@@ -80,7 +80,8 @@ struct Area {
   std::int32_t fd;        // -1: anonymous
   std::uint32_t moves;    // 1: was mapped and filled beforehand, at `parked`
   std::uint32_t protect;  // 1: was mapped writable to be filled, and gets `prot` now
-  std::uint32_t lock;     // 1: mlock
+  std::uint32_t lock;     // 1: mlock, 2: with MLOCK_ONFAULT
+  std::uint32_t key;      // protection key, 0: the one that all memory has
   std::uint64_t parked;
   std::uint64_t advice;  // bit mask of madvise values
 };
@@ -149,10 +150,12 @@ struct Thread {
   Ref<PendingSignal> pending;
   std::uint32_t pending_count;
   std::uint32_t seccomp_mode;
-  Ref<SeccompFilter> filters;
+  Ref<SeccompFilter> filters;  // the oldest first
   std::uint32_t filter_count;
   std::uint64_t timer_slack;
   std::uint32_t io_priority, set_io_priority;
+  Ref<const char> affinity;
+  std::uint32_t affinity_size;  // 0: as this process
   // An interrupted sleep: the thread sleeps on in the restorer, so that the kernel has its end noted when the master
   // interrupts it again.
   std::uint32_t sleeps;
@@ -189,6 +192,8 @@ struct Plan {
   std::uint32_t area_count;
   Ref<Range> guards;
   std::uint32_t guard_count;
+  std::uint32_t lock_future;      // flags of an mlockall for what is mapped later, 0: none
+  std::uint32_t protection_keys;  // bits of those to allocate
 
   MmMap mm;
   Ref<std::uint64_t> auxv;
@@ -202,18 +207,22 @@ struct Plan {
   std::uint32_t membarrier;
 
   SignalAction actions[64];
+  std::uint64_t actions_to_set;  // bit number - 1: the others are inherited as they should be
   Itimer itimers[3];
   Ref<PosixTimer> timers;
   std::uint32_t timer_count;
   Ref<PendingSignal> pending;
   std::uint32_t pending_count;
   struct rlimit limits[16];
-  std::uint32_t limit_count;
+  std::uint32_t limits_to_set;  // bit mask: the others are inherited as they should be
 
   std::int32_t first_internal_fd;  // descriptors from here up are ours; closed at the end; -1: the table is shared
   std::int32_t last_pid_fd;        // ns_last_pid, where clone3 does not give pids; else -1
   Ref<Thread> threads;             // the leader first
   std::uint32_t thread_count;
+  // How many of the leader's filters are everybody's. The leader installs them for all; who has others of its own
+  // besides waits for that, on the second word.
+  std::uint32_t common_filters, common_installed;
   Ref<unsigned char> stacks;  // one of stack_size bytes a thread, the leader's first
 };
 

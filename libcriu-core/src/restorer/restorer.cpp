@@ -8,7 +8,8 @@
 //   mm         the kernel checks these addresses against the new mappings.
 //   threads    each with its own ids; from here on they work in parallel.
 //   signals    actions before timers, so that nothing falls on a default action; all signals stay blocked to the end.
-//   credentials after whatever needs privilege, seccomp after whatever it could forbid.
+//   ids        after whatever needs to be root. Seccomp filters while there are capabilities, which are not enforced
+//              yet because the master traces the threads by then; the capabilities go last.
 //   ready      the master takes over: it stops every thread, puts the registers in and unmaps the restorer.
 #include <asm/errno.h>
 #include <asm/prctl.h>
@@ -32,7 +33,6 @@ constexpr int prctl_set_mdwe = 65;                  // PR_SET_MDWE, 6.3
 constexpr int arch_req_xcomp_perm = 0x1023;         // ARCH_REQ_XCOMP_PERM, 5.16
 constexpr int io_priority_of_process = 1;           // IOPRIO_WHO_PROCESS
 constexpr long signal_set_size = 8;
-constexpr unsigned kill_signal = 9, stop_signal = 19;
 
 void copy_text(char*& to, const char* end, const char* from) {
   while (*from != '\0' && to < end) {
@@ -111,16 +111,24 @@ void mark_vdso(const Context& context) {
        PROT_READ | PROT_EXEC);
 }
 
-void move_area(const Context& context, const Area& area) {
+// `maybe_moved`: a call for several areas may have moved it before it failed at another.
+void move_area(const Context& context, const Area& area, bool maybe_moved) {
   const std::uint64_t size = area.end - area.start;
-  if (area.parked != area.start) {
-    must(context, "move a filled area to", area.start, SYS_mremap, area.parked, size, size,
-         MREMAP_MAYMOVE | MREMAP_FIXED, area.start);
+  if (area.parked == area.start) {
+    return;
   }
+  unsigned char resident;
+  if (maybe_moved &&
+      raw_syscall(SYS_mincore, static_cast<long>(area.start), 1, reinterpret_cast<long>(&resident)) == 0) {
+    return;  // nothing else can be mapped there
+  }
+  must(context, "move a filled area to", area.start, SYS_mremap, area.parked, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
+       area.start);
 }
 
-// Areas that were parked at the distances they had go home together; before 6.17 the kernel refuses to move several
-// mappings in one call, and has moved none then.
+// Areas that were parked at the distances they had go home together. Before 6.17 the kernel refuses to move several
+// mappings in one call; since then it does so one by one, and stops at one that it does not move in company: of a
+// device, for instance.
 void move_areas(const Context& context, const Area* areas, std::uint32_t count) {
   for (std::uint32_t first = 0; first < count;) {
     std::uint32_t next = first + 1;
@@ -143,7 +151,7 @@ void move_areas(const Context& context, const Area* areas, std::uint32_t count) 
                                      static_cast<long>(areas[first].start)) != static_cast<long>(areas[first].start)) {
       for (std::uint32_t i = first; i <= last; ++i) {
         if (areas[i].moves != 0) {
-          move_area(context, areas[i]);
+          move_area(context, areas[i], last != first);
         }
       }
     }
@@ -172,20 +180,61 @@ void protect_areas(const Context& context, const Area* areas, std::uint32_t coun
   }
 }
 
+// Pages that cannot be brought in (of a guard of a stack, or beyond the end of a file) make the call fail after the
+// area has been locked; too low a limit makes it fail before.
+void lock_area(const Context& context, const Area& area) {
+  const auto lock = [&](long flags) {
+    return raw_syscall(SYS_mlock2, static_cast<long>(area.start), static_cast<long>(area.end - area.start), flags);
+  };
+  if (area.lock == 1) {
+    if (lock(0) == 0) {
+      return;
+    }
+    must(context, "lock the area at", area.start, SYS_mlock2, area.start, area.end - area.start, MLOCK_ONFAULT);
+    lock(0);
+  } else {
+    must(context, "lock the area at", area.start, SYS_mlock2, area.start, area.end - area.start, MLOCK_ONFAULT);
+  }
+}
+
 void advise_area(const Context& context, const Area& area) {
   const std::uint64_t size = area.end - area.start;
+  if (area.key != 0) {
+    must(context, "set the protection key of the area at", area.start, SYS_pkey_mprotect, area.start, size, area.prot,
+         area.key);
+  }
   for (unsigned advice = 0; area.advice != 0 && advice < 64; ++advice) {
     if ((area.advice >> advice & 1) != 0) {
       must(context, "advise the kernel on the area at", area.start, SYS_madvise, area.start, size, advice);
     }
   }
   if (area.lock != 0) {
-    must(context, "lock the area at", area.start, SYS_mlock2, area.start, size, area.lock == 2 ? MLOCK_ONFAULT : 0);
+    lock_area(context, area);
+  }
+}
+
+// The kernel gives out the lowest free key. Before any area needs one: the kernel takes one itself for memory that is
+// executable alone.
+void allocate_keys(const Context& context, std::uint32_t wanted) {
+  std::uint32_t spare = 0;
+  while (wanted != 0) {
+    const long key = must(context, "allocate protection keys", wanted, SYS_pkey_alloc, 0, 0);
+    if ((wanted >> key & 1) != 0) {
+      wanted &= ~(1U << key);
+    } else {
+      spare |= 1U << key;
+    }
+  }
+  for (long key = 1; spare != 0 && key < 16; ++key) {
+    if ((spare >> key & 1) != 0) {
+      raw_syscall(SYS_pkey_free, key);
+    }
   }
 }
 
 void restore_memory(const Context& context) {
   const Plan* plan = context.plan;
+  allocate_keys(context, plan->protection_keys);
   move_vdso(context, &Part::at, &Part::parking);
   unmap_the_rest(context);
   const Area* areas = context.at(plan->areas);
@@ -207,6 +256,9 @@ void restore_memory(const Context& context) {
   move_vdso(context, &Part::parking, &Part::home);
   if (plan->vdso_mark_at != 0) {
     mark_vdso(context);
+  }
+  if (plan->lock_future != 0) {
+    must(context, "lock what is mapped later", 0, SYS_mlockall, plan->lock_future);
   }
 }
 
@@ -239,7 +291,7 @@ void restore_mm(const Context& context) {
 
 void restore_actions(const Context& context) {
   for (unsigned signo = 1; signo <= 64; ++signo) {
-    if (signo != kill_signal && signo != stop_signal) {
+    if ((context.plan->actions_to_set >> (signo - 1) & 1) != 0) {
       must(context, "set the action of signal", signo, SYS_rt_sigaction, signo, &context.plan->actions[signo - 1], 0,
            signal_set_size);
     }
@@ -320,7 +372,8 @@ void drop_bounding_set(const Context& context, const Credentials& wanted) {
   }
 }
 
-void restore_credentials(const Context& context, const Credentials& wanted) {
+// The ids. All capabilities stay until the end.
+void restore_ids(const Context& context, const Credentials& wanted) {
   if (wanted.group_count > 0) {
     must(context, "set supplementary groups", 0, SYS_setgroups, wanted.group_count, context.at(wanted.groups));
   }
@@ -332,7 +385,9 @@ void restore_credentials(const Context& context, const Credentials& wanted) {
   must(context, "set user ids", 0, SYS_setresuid, wanted.uid, wanted.euid, wanted.suid);
   raw_syscall(SYS_setfsuid, wanted.fsuid);
   drop_bounding_set(context, wanted);
+}
 
+void restore_capabilities(const Context& context, const Credentials& wanted) {
   // An ambient capability must be permitted and inheritable when it is raised, and may be forbidden by the securebits
   // that come after it.
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -361,6 +416,10 @@ void restore_scheduling(const Context& context, const Thread& thread) {
     const std::int32_t priority = static_cast<std::int32_t>(thread.priority);
     must(context, "set scheduling policy", thread.policy, SYS_sched_setscheduler, 0, thread.policy, &priority);
     must(context, "set nice value of", static_cast<std::uint32_t>(thread.tid), SYS_setpriority, 0, 0, thread.nice);
+  }
+  if (thread.affinity_size != 0) {
+    must(context, "choose the processors of", static_cast<std::uint32_t>(thread.tid), SYS_sched_setaffinity, 0,
+         thread.affinity_size, context.at(thread.affinity));
   }
   if (thread.set_io_priority != 0) {
     must(context, "set I/O priority", thread.io_priority, SYS_ioprio_set, io_priority_of_process, 0,
@@ -393,22 +452,44 @@ void restore_thread(const Context& context, const Thread& thread) {
        0);
   restore_scheduling(context, thread);
   queue_signals(context, thread.pending, thread.pending_count, thread.tid);
-  restore_credentials(context, thread.credentials);
+  restore_ids(context, thread.credentials);
   must(context, "set the parent-death signal", thread.pdeath_signal, SYS_prctl, PR_SET_PDEATHSIG, thread.pdeath_signal,
        0, 0, 0);
+}
+
+void install_filter(const Context& context, const Thread& thread, std::uint32_t index, std::uint32_t more_flags) {
+  const SeccompFilter& filter = context.at(thread.filters)[index];
+  struct {
+    std::uint16_t count;
+    std::uint64_t* instructions;
+  } program = {static_cast<std::uint16_t>(filter.count), context.at(filter.instructions)};
+  // A thread that cannot be given the filter, too, is the result.
+  if (must(context, "install seccomp filter", index, SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter.flags | more_flags,
+           &program) != 0) {
+    fail(context, "install a seccomp filter for all threads", ESRCH, index);
+  }
 }
 
 void restore_seccomp(const Context& context, const Thread& thread) {
   if (thread.seccomp_mode == SECCOMP_MODE_STRICT) {
     must(context, "enter strict seccomp", 0, SYS_seccomp, SECCOMP_SET_MODE_STRICT, 0, 0);
   }
-  SeccompFilter* filters = context.at(thread.filters);
-  for (std::uint32_t i = 0; i < thread.filter_count; ++i) {
-    struct {
-      std::uint16_t count;
-      std::uint64_t* instructions;
-    } program = {static_cast<std::uint16_t>(filters[i].count), context.at(filters[i].instructions)};
-    must(context, "install seccomp filter", i, SYS_seccomp, SECCOMP_SET_MODE_FILTER, filters[i].flags, &program);
+  Plan* plan = context.plan;
+  const bool leads = thread.tid == context.pid;
+  const std::uint32_t common = leads ? plan->common_filters : 0;
+  for (std::uint32_t i = 0; i < common; ++i) {
+    install_filter(context, thread, i, SECCOMP_FILTER_FLAG_TSYNC);
+  }
+  if (plan->common_filters > 0 && leads) {
+    __atomic_store_n(&plan->common_installed, 1U, __ATOMIC_RELEASE);
+    futex_wake_all(&plan->common_installed);
+  } else if (plan->common_filters > 0 && thread.filter_count > 0) {
+    while (__atomic_load_n(&plan->common_installed, __ATOMIC_ACQUIRE) == 0) {
+      raw_syscall(SYS_futex, reinterpret_cast<long>(&plan->common_installed), FUTEX_WAIT, 0);
+    }
+  }
+  for (std::uint32_t i = common; i < thread.filter_count; ++i) {
+    install_filter(context, thread, i, 0);
   }
 }
 
@@ -427,8 +508,10 @@ struct ThreadStart {
            0, 0);
     }
     must(context, "set dumpable", 0, SYS_prctl, PR_SET_DUMPABLE, context.plan->dumpable, 0, 0, 0);
-    for (std::uint32_t i = 0; i < context.plan->limit_count; ++i) {
-      must(context, "set resource limit", i, SYS_prlimit64, 0, i, &context.plan->limits[i], 0);
+    for (std::uint32_t i = 0; i < 16; ++i) {
+      if ((context.plan->limits_to_set >> i & 1) != 0) {
+        must(context, "set resource limit", i, SYS_prlimit64, 0, i, &context.plan->limits[i], 0);
+      }
     }
     restore_timers(context);
     queue_signals(context, context.plan->pending, context.plan->pending_count, 0);
@@ -437,6 +520,7 @@ struct ThreadStart {
     }
   }
   restore_seccomp(context, thread);
+  restore_capabilities(context, thread.credentials);
   arrive(shared, Stage::ready);
   if (thread.sleeps != 0) {
     raw_syscall(SYS_clock_nanosleep, thread.sleep_clock, 0, reinterpret_cast<long>(&thread.sleep_sec),

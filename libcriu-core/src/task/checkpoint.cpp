@@ -2,6 +2,7 @@
 #include "task/checkpoint.hpp"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <set>
@@ -90,18 +91,19 @@ void check_areas(const TaskImage& task) {
 
 void read_task(const image::Directory& dir, TaskImage& task) {
   const auto pid = task.entry.pid();
-  task.core = dir.only<images::core_entry>(image::type::core, pid);
+  dir.require(image::type::core, pid).only(task.core);
   check_core(task, task.core, true, fmt::format("core-{}.img", pid));
   if (!task.alive()) {
     return;
   }
   for (int i = 1; i < task.entry.threads_size(); ++i) {
     const auto tid = task.entry.threads(i);
-    task.threads.push_back(dir.only<images::core_entry>(image::type::core, tid));
-    check_core(task, task.threads.back(), false, fmt::format("core-{}.img", tid));
+    auto& thread = *task.threads.Add();
+    dir.require(image::type::core, tid).only(thread);
+    check_core(task, thread, false, fmt::format("core-{}.img", tid));
   }
   task.ids = dir.only<images::task_kobj_ids_entry>(image::type::ids, pid);
-  task.mm = dir.only<images::mm_entry>(image::type::mm, pid);
+  dir.require(image::type::mm, pid).only(task.mm);
   task.fs = dir.only<images::fs_entry>(image::type::fs, pid);
   check_areas(task);
 }
@@ -127,9 +129,6 @@ void read_tree(const image::Directory& dir, Checkpoint& checkpoint) {
   std::set<std::uint32_t> ids;
   images::pstree_entry entry;
   while (reader.next(entry)) {
-    auto task = std::make_unique<TaskImage>();
-    task->entry = entry;
-    task->index = checkpoint.tasks.size();
     const auto where = fmt::format("pstree.img, task {}", entry.pid());
     if (entry.pid() == 0 || entry.pid() > 0x3fffffff || entry.threads_size() == 0) {
       corrupt(where, "no pid or no threads");
@@ -142,18 +141,19 @@ void read_tree(const image::Directory& dir, Checkpoint& checkpoint) {
         corrupt(where, fmt::format("thread {} there twice", entry.threads(i)));
       }
     }
+    auto& task = checkpoint.add_task();
+    task.entry = entry;
     if (entry.ppid() != 0) {
       const auto parent = by_pid.find(entry.ppid());
       if (parent == by_pid.end()) {
         corrupt(where, fmt::format("its parent {} does not come before it", entry.ppid()));
       }
-      task->parent = parent->second;
-      task->parent->children.push_back(task.get());
-    } else if (!checkpoint.tasks.empty()) {
+      task.parent = parent->second;
+      task.parent->children.push_back(&task);
+    } else if (checkpoint.tasks.size() > 1) {
       corrupt(where, "a second root");
     }
-    by_pid[entry.pid()] = task.get();
-    checkpoint.tasks.push_back(std::move(task));
+    by_pid[entry.pid()] = &task;
   }
   if (checkpoint.tasks.empty()) {
     corrupt("pstree.img", "no tasks");
@@ -186,6 +186,29 @@ void read_files(const image::Directory& dir, Checkpoint& checkpoint) {
 }
 
 }  // namespace
+
+TaskImage::TaskImage(google::protobuf::Arena& arena)
+    : core(*google::protobuf::Arena::CreateMessage<images::core_entry>(&arena)),
+      threads(*google::protobuf::Arena::CreateMessage<google::protobuf::RepeatedPtrField<images::core_entry>>(&arena)),
+      mm(*google::protobuf::Arena::CreateMessage<images::mm_entry>(&arena)) {}
+
+Checkpoint::Checkpoint() {
+  google::protobuf::ArenaOptions options;
+  options.start_block_size = 64 << 10;
+  options.max_block_size = 1 << 20;
+  options.block_alloc = [](std::size_t size) {
+    void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return at == MAP_FAILED ? throw Error("find memory for the images", {}, errno) : at;
+  };
+  options.block_dealloc = [](void* at, std::size_t size) { ::munmap(at, size); };
+  arena = std::make_unique<google::protobuf::Arena>(options);
+}
+
+TaskImage& Checkpoint::add_task() {
+  tasks.push_back(std::make_unique<TaskImage>(*arena));
+  tasks.back()->index = tasks.size() - 1;
+  return *tasks.back();
+}
 
 const images::file_entry* Checkpoint::find_file(int type, std::uint32_t id) const {
   const auto found = files.find({type, id});

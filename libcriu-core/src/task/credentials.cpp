@@ -7,9 +7,6 @@
 
 namespace criu::task {
 
-namespace {
-
-// The highest capability the running kernel knows: images of newer kernels may name more.
 std::uint32_t last_capability() {
   static const std::uint32_t last = [] {
     std::uint32_t capability = 0;
@@ -20,6 +17,8 @@ std::uint32_t last_capability() {
   }();
   return last;
 }
+
+namespace {
 
 // Two words, without the bits this kernel does not know.
 template <typename Field>

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sched.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 
 #include "core/registers.hpp"
 #include "log.hpp"
+#include "memory/areas.hpp"
 #include "memory/pages.hpp"
 #include "task/objects.hpp"
 
@@ -37,6 +39,9 @@ class TaskSaver {
     if (task_.state == TaskState::dead) {
       return save_zombie();
     }
+    if (stat_.state == 'Z') {
+      throw leader_ended(name());
+    }
     status_ = procfs::parse_status(proc_.read("status"));
     mem_ = proc_.open("mem", O_RDONLY);
     ids_ = all_.ids.of(task_.pid, proc_);
@@ -47,7 +52,10 @@ class TaskSaver {
     for (const auto& timer : timers_) {
       timer_ids.push_back(timer.id);
     }
-    tree_.query(index_, timer_ids, process_, timer_values_, threads_);
+    if (const int locks = tree_.query(index_, timer_ids, status_.locked, process_, timer_values_, threads_);
+        locks != 0) {
+      saved_.mm.mutable_extension()->set_lock_future(static_cast<std::uint32_t>(locks));
+    }
     copy_pages();
     context_.images.put(image::type::ids, task_.pid, ids_);
     save_files();
@@ -77,16 +85,24 @@ class TaskSaver {
   void check_sharing() {
     constexpr std::uint64_t cs_64 = 0x33;
     if (tree_.registers(index_, task_.pid).cs != cs_64) {
-      throw Error("cannot dump", name(), 0, "32-bit tasks are not supported by this version");
+      throw is_32_bit(name());
     }
     if (in_other_namespaces(ids_, all_.ids.own())) {
       context_.obstacles.push_back(other_namespaces(name()));
     }
+    if (const auto what = all_.ids.in_common(task_.pid, task_.ppid); !what.empty()) {
+      context_.obstacles.push_back(shares(name(), what));
+    }
+    for (std::size_t i = 1; i < task_.tids.size(); ++i) {
+      if (const auto what = apart_from_process(task_.pid, task_.tids[i]); !what.empty()) {
+        context_.obstacles.push_back(apart(name(), task_.tids[i], what));
+      }
+    }
   }
 
   void save_areas() {
-    const auto areas = saved_.areas.valid() ? saved_.areas.get() : procfs::parse_smaps(proc_.read("smaps"));
-    memory::save_areas(context_, all_.files, proc_, areas, saved_.mm);
+    areas_ = saved_.areas.valid() ? saved_.areas.get() : procfs::parse_smaps(proc_.read("smaps"));
+    memory::save_areas(context_, all_.files, proc_, areas_, saved_.mm);
   }
 
   // The worker copies the pages while the rest is saved. Not sooner: a task that is asked from inside has to run, and
@@ -96,8 +112,7 @@ class TaskSaver {
     for (const auto tid : task_.tids) {
       stack_pointers.push_back(tree_.registers(index_, tid).rsp);
     }
-    auto pages = memory::pages_of(context_, task_.pid, static_cast<std::uint64_t>(task_.pid), saved_.mm,
-                                  std::move(stack_pointers));
+    auto pages = memory::pages_of(context_, task_.pid, areas_, saved_.mm, std::move(stack_pointers));
     context_.worker.post(
         [&images = context_.images, &worker = context_.worker, &saved = saved_, pages = std::move(pages)] {
           saved.pages = memory::save_pages(images, pages, [&worker] { return worker.abandoned(); });
@@ -118,6 +133,7 @@ class TaskSaver {
 
   void save_mm() {
     auto& mm = saved_.mm;
+    save_protection_keys();
     mm.set_mm_start_code(stat_.start_code), mm.set_mm_end_code(stat_.end_code);
     mm.set_mm_start_data(stat_.start_data), mm.set_mm_end_data(stat_.end_data);
     mm.set_mm_start_stack(stat_.start_stack), mm.set_mm_start_brk(stat_.start_brk);
@@ -134,6 +150,18 @@ class TaskSaver {
       mm.add_mm_saved_auxv(word);
     }
     context_.attempt([&] { mm.set_exe_file_id(all_.files.reference(proc_, "exe")); });
+  }
+
+  void save_protection_keys() {
+    auto keys = process_.protection_keys;
+    for (const auto& vma : saved_.mm.vmas()) {
+      if (memory::is_execute_only(vma)) {
+        keys &= ~(1U << vma.extension().protection_key());
+      }
+    }
+    if (keys != 0) {
+      saved_.mm.mutable_extension()->set_protection_keys(keys);
+    }
   }
 
   void save_registers(pid_t tid, const ThreadRseq& rseq, images::core_entry& core) {
@@ -188,6 +216,13 @@ class TaskSaver {
     if (process_.mdwe > 0) {
       tc.mutable_extension()->set_mdwe(static_cast<std::uint32_t>(process_.mdwe));
     }
+    constexpr unsigned long usual_filter = 0x33;
+    if (const auto filter = std::strtoul(proc_.read("coredump_filter").c_str(), nullptr, 16); filter != usual_filter) {
+      tc.mutable_extension()->set_coredump_filter(static_cast<std::uint32_t>(filter));
+    }
+    if (stat_.exit_signal != SIGCHLD && task_.ppid != 0) {
+      tc.mutable_extension()->set_exit_signal(static_cast<std::uint32_t>(stat_.exit_signal));
+    }
     // Bits 17 and 18 are AMX; the tile data is what has to be asked for.
     constexpr std::uint64_t on_request = std::uint64_t{1} << 18;
     if ((process_.xstate_permitted & on_request) != 0) {
@@ -230,6 +265,7 @@ class TaskSaver {
   procfs::Task proc_;
   base::Fd mem_;
   procfs::Stat stat_;
+  std::vector<procfs::Area> areas_;
   procfs::Status status_;
   images::task_kobj_ids_entry ids_;
   std::vector<procfs::Timer> timers_;

@@ -2,11 +2,14 @@
 #include "task/frozen.hpp"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <compel/compel.hpp>
 
 #include "base/error.hpp"
+#include "core/registers.hpp"
+#include "kernel/procfs.hpp"
 #include "parasite_blob.h"
 
 namespace criu::task {
@@ -32,6 +35,24 @@ TaskState state_of(compel::State state) {
     default:
       return TaskState::alive;
   }
+}
+
+}  // namespace
+
+namespace {
+
+// Nobody tells whether what a task maps is to be locked; but something has just been mapped in it.
+int future_locks(pid_t pid, std::uint64_t locked_before, std::uint64_t mapped) {
+  const procfs::Task proc(pid);
+  if (procfs::parse_status(proc.read("status")).locked == locked_before) {
+    return 0;
+  }
+  for (const auto& area : procfs::parse_smaps(proc.read("smaps"))) {
+    if (area.start <= mapped && mapped < area.end) {
+      return area.has("lf") ? MCL_FUTURE | MCL_ONFAULT : MCL_FUTURE;
+    }
+  }
+  return 0;
 }
 
 }  // namespace
@@ -75,16 +96,19 @@ std::uint64_t FrozenTree::signal_mask(std::size_t task, pid_t tid) const {
   return translated([&] { return impl_->tree.task(task).signal_mask(tid); });
 }
 
-void FrozenTree::query(std::size_t index, const std::vector<int>& timer_ids, parasite::ProcessInfo& process,
-                       std::vector<parasite::Timer>& timers, std::vector<parasite::ThreadInfo>& threads) {
-  translated([&] {
+int FrozenTree::query(std::size_t index, const std::vector<int>& timer_ids, std::uint64_t locked,
+                      parasite::ProcessInfo& process, std::vector<parasite::Timer>& timers,
+                      std::vector<parasite::ThreadInfo>& threads) {
+  return translated([&] {
     auto task = impl_->tree.task(index);
     const auto tids = task.tids();
     const auto threads_at = (sizeof(parasite::ProcessInfo) + 63) / 64 * 64;
     auto intruder = task.load(parasite_blob, threads_at + tids.size() * sizeof(parasite::ThreadInfo));
+    const auto future = future_locks(task.pid(), locked, intruder.data_address());
     auto& answer = intruder.data_as<parasite::ProcessInfo>();
     std::size_t asked = 0;
     do {
+      answer.protection_keys = arch::has_protection_keys() ? 1 : 0;
       answer.timer_count =
           static_cast<std::uint32_t>(std::min<std::size_t>(timer_ids.size() - asked, parasite::most_timers));
       for (std::uint32_t i = 0; i < answer.timer_count; ++i) {
@@ -101,6 +125,7 @@ void FrozenTree::query(std::size_t index, const std::vector<int>& timer_ids, par
     const auto* answers = &intruder.data_as<parasite::ThreadInfo>(threads_at);
     threads.assign(answers, answers + tids.size());
     intruder.unload();
+    return future;
   });
 }
 

@@ -45,9 +45,10 @@ class FrozenTree {
   ThreadRseq rseq(std::size_t task, pid_t tid) const;
   // Blocked signals as at the freeze, also of a thread that waits in sigsuspend.
   std::uint64_t signal_mask(std::size_t task, pid_t tid) const;
-  // What only the task itself can be asked. `timer_ids` are those of its POSIX timers. One ThreadInfo a tid.
-  void query(std::size_t task, const std::vector<int>& timer_ids, parasite::ProcessInfo& process,
-             std::vector<parasite::Timer>& timers, std::vector<parasite::ThreadInfo>& threads);
+  // What only the task itself can be asked. `timer_ids` are those of its POSIX timers. One ThreadInfo a tid. Returns
+  // the flags of an mlockall for what it maps from now on; `locked` is its VmLck.
+  int query(std::size_t task, const std::vector<int>& timer_ids, std::uint64_t locked, parasite::ProcessInfo& process,
+            std::vector<parasite::Timer>& timers, std::vector<parasite::ThreadInfo>& threads);
   // The end: the tasks are killed, stopped, or go on.
   void release(FinalState state);
 

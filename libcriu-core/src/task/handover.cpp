@@ -25,8 +25,8 @@ void for_each_thread(const Checkpoint& checkpoint, Visit visit) {
   for (const auto& task : checkpoint.tasks) {
     if (task->alive()) {
       visit(*task, task->pid(), task->core);
-      for (std::size_t i = 0; i < task->threads.size(); ++i) {
-        visit(*task, static_cast<pid_t>(task->entry.threads(static_cast<int>(i) + 1)), task->threads[i]);
+      for (int i = 0; i < task->threads.size(); ++i) {
+        visit(*task, static_cast<pid_t>(task->entry.threads(i + 1)), task->threads[i]);
       }
     }
   }
@@ -77,9 +77,10 @@ void Handover::attach() {
   for_each_thread(checkpoint_, [&](const TaskImage&, pid_t, const images::core_entry& core) {
     seccomp = seccomp || core.thread_core().seccomp_mode() != images::disabled;
   });
-  const long options = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | (seccomp ? PTRACE_O_SUSPEND_SECCOMP : 0);
+  options_ = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | (seccomp ? PTRACE_O_SUSPEND_SECCOMP : 0);
   for_each_thread(checkpoint_, [&](const TaskImage& task, pid_t tid, const images::core_entry&) {
-    check(::ptrace(PTRACE_SEIZE, tid, nullptr, options), "attach to", fmt::format("thread {} of {}", tid, task.name()));
+    check(::ptrace(PTRACE_SEIZE, tid, nullptr, options_), "attach to",
+          fmt::format("thread {} of {}", tid, task.name()));
     attached_.insert(tid);
   });
 }
@@ -152,6 +153,22 @@ void Handover::put_registers() {
   });
 }
 
+// Until here the death of this process is the end of all tasks, from here on it lets them go. One thread that is bound
+// to us is enough to take its process along: so the leaders come last, and one after the other, without a wait that
+// could hold us up between them. For a single process this is one step.
+void Handover::commit() {
+  const auto unbind = [this](bool leaders) {
+    for_each_thread(checkpoint_, [&](const TaskImage& task, pid_t tid, const images::core_entry&) {
+      if ((tid == task.pid()) == leaders) {
+        check(::ptrace(PTRACE_SETOPTIONS, tid, nullptr, options_ & ~static_cast<long>(PTRACE_O_EXITKILL)), "let go",
+              std::to_string(tid));
+      }
+    });
+  };
+  unbind(false);
+  unbind(true);
+}
+
 void Handover::release(bool leave_stopped) {
   for (const auto& task : checkpoint_.tasks) {
     if (task->alive() && (leave_stopped || task->state() == TaskState::stopped)) {
@@ -159,6 +176,7 @@ void Handover::release(bool leave_stopped) {
       check(::kill(task->pid(), leave_stopped ? SIGSTOP : signo), "stop", task->name());
     }
   }
+  commit();
   for_each_thread(checkpoint_, [](const TaskImage& task, pid_t tid, const images::core_entry&) {
     check(::ptrace(PTRACE_DETACH, tid, nullptr, nullptr), "let go", fmt::format("thread {} of {}", tid, task.name()));
   });

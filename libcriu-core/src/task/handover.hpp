@@ -29,6 +29,7 @@ class Handover {
 
  private:
   void reap_attached(bool leaders) const;
+  void commit();
   void put_to_sleep(pid_t tid);
   void unmap_restorer(pid_t leader, const restorer::Region& region);
 
@@ -36,6 +37,7 @@ class Handover {
   std::set<pid_t> attached_;
   std::set<pid_t> asleep_;  // threads that were stopped in the rest of an interrupted sleep
   const restorer::Region* regions_;
+  long options_ = 0;  // of ptrace
 };
 
 }  // namespace criu::task

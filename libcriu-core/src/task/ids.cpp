@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <linux/kcmp.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -49,6 +50,45 @@ images::task_kobj_ids_entry Ids::of(pid_t pid, const procfs::Task& task) {
   return ids;
 }
 
+// A table of descriptors may be shared with the parent. Nothing in a restore would make anything else so again.
+std::string Ids::in_common(pid_t pid, pid_t parent) const {
+  const auto first = [pid](const Objects& objects) {
+    const auto found = objects.find(pid);
+    return found == objects.end() || found->first == pid ? 0 : found->first;
+  };
+  if (const auto other = first(vm_); other != 0) {
+    return fmt::format("its memory with task {}", other);
+  }
+  if (const auto other = first(sighand_); other != 0) {
+    return fmt::format("its signal actions with task {}", other);
+  }
+  if (const auto other = first(fs_); other != 0) {
+    return fmt::format("its working directory and umask with task {}", other);
+  }
+  if (const auto other = first(files_); other != 0) {
+    const auto of_parent = files_.find(parent);
+    if (of_parent == files_.end() || of_parent->first != other) {
+      return fmt::format("its descriptors with task {}, which is not its parent,", other);
+    }
+  }
+  return {};
+}
+
+// A thread usually has its process's descriptors and directories; unshare(2) gives it its own, of which the format
+// knows nothing.
+std::string apart_from_process(pid_t pid, pid_t tid) {
+  const auto differs = [&](int type) {
+    return base::check(::syscall(SYS_kcmp, pid, tid, type, 0, 0), "compare kernel objects of",
+                       fmt::format("threads {} and {}", pid, tid)) != 0;
+  };
+  return differs(KCMP_FILES) ? "descriptors" : differs(KCMP_FS) ? "a working directory and umask" : "";
+}
+
+bool is_known_policy(int policy) {
+  const auto kind = policy & ~SCHED_RESET_ON_FORK;
+  return kind == SCHED_FIFO || kind == SCHED_RR || kind == SCHED_OTHER || kind == SCHED_BATCH || kind == SCHED_IDLE;
+}
+
 // A time namespace of its own is restored; the others are not dumped yet.
 bool in_other_namespaces(const images::task_kobj_ids_entry& task, const images::task_kobj_ids_entry& own) {
   return task.pid_ns_id() != own.pid_ns_id() || task.mnt_ns_id() != own.mnt_ns_id() ||
@@ -59,6 +99,28 @@ bool in_other_namespaces(const images::task_kobj_ids_entry& task, const images::
 base::Error other_namespaces(const std::string& task) {
   return {"cannot dump", task, 0,
           "it lives in namespaces of its own, which this version does not dump; run the dump inside them"};
+}
+
+base::Error is_32_bit(const std::string& task) {
+  return {"cannot dump", task, 0, "32-bit tasks are not supported by this version"};
+}
+
+base::Error leader_ended(const std::string& task) {
+  return {"cannot dump", task, 0, "its first thread has ended before the others, which the image format cannot say"};
+}
+
+base::Error unknown_policy(pid_t tid, int policy) {
+  return {"cannot dump", fmt::format("scheduling policy {} of thread {}", policy & ~SCHED_RESET_ON_FORK, tid), 0,
+          "the image format knows no such policy"};
+}
+
+base::Error shares(const std::string& task, const std::string& what) {
+  return {"cannot dump", task, 0, fmt::format("it shares {}, which this version does not restore", what)};
+}
+
+base::Error apart(const std::string& task, pid_t tid, const std::string& what) {
+  return {"cannot dump", fmt::format("thread {} of {}", tid, task), 0,
+          fmt::format("it has {} of its own, which the image format cannot say", what)};
 }
 
 base::Error no_session_leader(const std::string& task, pid_t session) {

@@ -22,6 +22,9 @@ class Ids {
   const images::task_kobj_ids_entry& own() const { return own_; }
   images::task_kobj_ids_entry of(pid_t pid, const procfs::Task& task);
 
+  // What a task that was numbered has in common with one numbered before it, and with which; nothing: an empty text.
+  std::string in_common(pid_t pid, pid_t parent) const;
+
  private:
   struct Order {
     int type;
@@ -37,9 +40,19 @@ class Ids {
   images::task_kobj_ids_entry own_;
 };
 
+bool is_known_policy(int policy);
+
+// What a thread has apart from its process that it should share; nothing: an empty text.
+std::string apart_from_process(pid_t pid, pid_t tid);
+
 // Obstacles that a dump and a look at a running tree word alike.
 bool in_other_namespaces(const images::task_kobj_ids_entry& task, const images::task_kobj_ids_entry& own);
 base::Error other_namespaces(const std::string& task);
+base::Error is_32_bit(const std::string& task);
+base::Error leader_ended(const std::string& task);
+base::Error unknown_policy(pid_t tid, int policy);
+base::Error shares(const std::string& task, const std::string& what);
+base::Error apart(const std::string& task, pid_t tid, const std::string& what);
 base::Error no_session_leader(const std::string& task, pid_t session);
 
 }  // namespace criu::task

@@ -53,10 +53,11 @@ bool LastPid::is_needed_after(int error) {
 
 base::Fd LastPid::open() { return base::Fd(check(::open(path, O_WRONLY | O_CLOEXEC), "open", path)); }
 
-pid_t LastPid::fork(pid_t pid, std::uint64_t flags, const std::string& who) {
+pid_t LastPid::fork(pid_t pid, std::uint64_t flags, int exit_signal, const std::string& who) {
   int* own_tid = nullptr;
   ::prctl(PR_GET_TID_ADDRESS, &own_tid, 0, 0, 0);
-  const auto all_flags = flags | SIGCHLD | (own_tid != nullptr ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0);
+  const auto all_flags = flags | static_cast<std::uint64_t>(exit_signal) |
+                         (own_tid != nullptr ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0);
   const auto file = open();
   for (int attempt = 0; attempt < most_attempts && ::kill(pid, 0) < 0; ++attempt) {
     const Locked locked(file);

@@ -24,7 +24,7 @@ class LastPid {
   static base::Fd open();
 
   // Like fork_with_pid.
-  static pid_t fork(pid_t pid, std::uint64_t flags, const std::string& who);
+  static pid_t fork(pid_t pid, std::uint64_t flags, int exit_signal, const std::string& who);
 
  private:
   static bool needed_;

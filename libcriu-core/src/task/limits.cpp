@@ -22,9 +22,7 @@ bool sized_by_machine(std::uint32_t resource) { return resource == RLIMIT_NPROC 
 
 // Raises the hard limit of this process, which is becoming the task, as far as it must and may; the soft one is for the
 // restorer to set.
-rlim_t make_room(const TaskImage& task, std::uint32_t resource, rlim_t wanted) {
-  rlimit own{};
-  base::check(::getrlimit(static_cast<__rlimit_resource>(resource), &own), "read", names[resource]);
+rlim_t make_room(const TaskImage& task, std::uint32_t resource, rlimit own, rlim_t wanted) {
   const auto allowed = own.rlim_max;
   own.rlim_max = wanted;
   if (wanted <= allowed || ::setrlimit(static_cast<__rlimit_resource>(resource), &own) == 0) {
@@ -61,13 +59,17 @@ void save_limits(pid_t pid, const procfs::Task& task, images::task_rlimits_entry
   }
 }
 
-void plan_limits(const TaskImage& task, restorer::Plan& plan) {
+void plan_limits(const TaskImage& task, const restorer::Inherited& inherited, restorer::Plan& plan) {
   const auto& limits = task.core.tc().rlimits().rlimits();
-  plan.limit_count = static_cast<std::uint32_t>(std::min(limits.size(), 16));
-  for (std::uint32_t i = 0; i < plan.limit_count; ++i) {
+  const auto count = static_cast<std::uint32_t>(std::min<int>(limits.size(), RLIM_NLIMITS));
+  for (std::uint32_t i = 0; i < count; ++i) {
     const auto& limit = limits.Get(static_cast<int>(i));
-    const auto hard = make_room(task, i, limit.max());
+    const auto& own = inherited.limits[i];
+    const auto hard = make_room(task, i, own, limit.max());
     plan.limits[i] = {std::min(limit.cur(), hard), hard};
+    if (plan.limits[i].rlim_cur != own.rlim_cur || hard != own.rlim_max) {
+      plan.limits_to_set |= 1U << i;
+    }
   }
 }
 

@@ -13,6 +13,7 @@
 
 #include "base/error.hpp"
 #include "log.hpp"
+#include "task/objects.hpp"
 
 namespace criu::task {
 
@@ -66,6 +67,8 @@ Master::Master(RestoreContext& context, Family& family) : context_(context), fam
   // The tasks of a tree lie much alike: once for all, not in each of them.
   memory::merge(context.needed_addresses);
   choose_internal_fds();
+  context.inherited = restorer::Inherited::of_this_process();
+  last_capability();
 }
 
 Master::~Master() {

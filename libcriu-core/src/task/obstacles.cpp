@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 // What of a tree cannot be dumped, found out while it runs on.
+#include <elf.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -42,6 +44,22 @@ class ScratchDirectory {
 // Tasks may come and go while they are looked at; who is gone is in nobody's way.
 bool gone(const Error& error) { return error.code() == ESRCH || error.code() == ENOENT; }
 
+std::vector<pid_t> tids_of(pid_t pid) {
+  std::vector<pid_t> tids;
+  std::error_code ignored;  // whoever ends meanwhile is in nobody's way
+  for (const auto& entry : std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pid), ignored)) {
+    tids.push_back(static_cast<pid_t>(std::stoi(entry.path().filename())));
+  }
+  return tids;
+}
+
+// By the program it runs: its registers are not to be seen without stopping it.
+bool is_32_bit(const procfs::Task& proc) {
+  const auto program = proc.open("exe", O_RDONLY);
+  unsigned char head[EI_NIDENT] = {};
+  return ::pread(program.get(), head, sizeof head, 0) == sizeof head && head[EI_CLASS] == ELFCLASS32;
+}
+
 class Look {
  public:
   Look(DumpContext& context, pid_t root) : context_(context), root_(root), files_(context) {}
@@ -50,15 +68,33 @@ class Look {
     const procfs::Task proc(pid);
     const auto stat = procfs::parse_stat(proc.read("stat"));
     const auto name = fmt::format("task {} ({})", pid, stat.comm);
+    const auto tids = tids_of(pid);
     if (stat.state != 'Z') {
-      alive(proc, stat, name);
+      alive(proc, stat, name, tids);
+    } else if (tids.size() > 1) {
+      context_.obstacles.push_back(task::leader_ended(name));
     } else if (pid == root_) {
       context_.obstacles.emplace_back("cannot dump", name, 0, "it is a zombie");
     }
     if (pid == root_ && stat.session != pid && !context_.options.shell_job) {
       context_.obstacles.push_back(task::no_session_leader(name, stat.session));
     }
-    std::istringstream children(proc.read(fmt::format("task/{}/children", pid).c_str()));
+    for (const auto tid : tids) {
+      children(proc, tid);
+    }
+  }
+
+ private:
+  // Each thread has those that it made itself.
+  void children(const procfs::Task& proc, pid_t tid) {
+    std::istringstream children;
+    try {
+      children.str(proc.read(fmt::format("task/{}/children", tid).c_str()));
+    } catch (const Error& error) {
+      if (!gone(error)) {
+        throw;
+      }
+    }
     for (pid_t child = 0; children >> child;) {
       try {
         task(child);
@@ -70,8 +106,24 @@ class Look {
     }
   }
 
- private:
-  void alive(const procfs::Task& proc, const procfs::Stat&, const std::string& name) {
+  // What is known of a task's threads from outside; the rest is found out when the tree is frozen.
+  void threads(const procfs::Task& proc, const std::string& name, const std::vector<pid_t>& tids) {
+    for (const auto tid : tids) {
+      if (const auto what = task::apart_from_process(proc.pid(), tid); !what.empty()) {
+        context_.obstacles.push_back(task::apart(name, tid, what));
+      }
+      if (const auto policy = ::sched_getscheduler(tid); policy >= 0 && !task::is_known_policy(policy)) {
+        context_.obstacles.push_back(task::unknown_policy(tid, policy));
+      }
+    }
+  }
+
+  void alive(const procfs::Task& proc, const procfs::Stat& stat, const std::string& name,
+             const std::vector<pid_t>& tids) {
+    if (is_32_bit(proc)) {
+      context_.obstacles.push_back(task::is_32_bit(name));
+      return;
+    }
     const auto status = procfs::parse_status(proc.read("status"));
     if (status.tracer != 0 && status.tracer != ::getpid()) {
       context_.obstacles.emplace_back("cannot dump", name, 0, fmt::format("it is traced by task {}", status.tracer));
@@ -80,6 +132,10 @@ class Look {
     if (task::in_other_namespaces(ids, ids_.own())) {
       context_.obstacles.push_back(task::other_namespaces(name));
     }
+    if (const auto what = ids_.in_common(proc.pid(), stat.ppid); !what.empty()) {
+      context_.obstacles.push_back(task::shares(name, what));
+    }
+    threads(proc, name, tids);
     files_.collect_table(proc.pid(), ids.files_id());
     for (const char* link : {"exe", "cwd", "root"}) {
       context_.attempt([&] { files_.reference(proc, link); });

@@ -74,8 +74,7 @@ class Rebirth {
     join_group();
     reap_helpers();
     restore_files();
-    restore_surroundings();
-    restorer::become(context_, task_, memory_, family_.regions[task_.index]);
+    restorer::become(context_, task_, memory_, surroundings(), family_.regions[task_.index]);
   }
 
   bool leads_session() const { return static_cast<pid_t>(task_.entry.sid()) == task_.pid(); }
@@ -112,14 +111,14 @@ class Rebirth {
   }
 
   // Parent and child note it both: either may be killed before it gets to it.
-  pid_t bear(pid_t pid, std::uint64_t flags, const std::string& who) const {
-    const auto born = fork_with_pid(pid, flags, who);
+  pid_t bear(pid_t pid, std::uint64_t flags, const std::string& who, int exit_signal = SIGCHLD) const {
+    const auto born = fork_with_pid(pid, flags, exit_signal, who);
     family_.births->add(pid);
     return born;
   }
 
   void make(const TaskImage& task, std::uint64_t flags) {
-    if (bear(task.pid(), flags, task.name()) == 0) {
+    if (bear(task.pid(), flags, task.name(), task.exit_signal()) == 0) {
       Rebirth(context_, family_, task, &memory_).run();
     }
   }
@@ -132,6 +131,15 @@ class Rebirth {
     }
   }
 
+  // Whom a sibling makes tells of its end with the sibling's signal.
+  void make_sibling(const TaskImage& task, int own_exit_signal) {
+    if (task.exit_signal() != own_exit_signal) {
+      throw Error("not supported by this version",
+                  fmt::format("the exit signal {} of {} in its session", task.exit_signal(), task.name()), 0);
+    }
+    make(task, CLONE_PARENT);
+  }
+
   // Children of the parent that belong to the session this task leads.
   void make_siblings() {
     if (task_.parent == nullptr || !leads_session()) {
@@ -139,7 +147,7 @@ class Rebirth {
     }
     for (const auto* sibling : task_.parent->children) {
       if (sibling->entry.sid() == task_.entry.pid() && family_.sessions.birth(*sibling) == Birth::by_sibling) {
-        make(*sibling, CLONE_PARENT);
+        make_sibling(*sibling, task_.exit_signal());
       }
     }
   }
@@ -156,7 +164,7 @@ class Rebirth {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     check(::setsid(), "make a session for", members.front()->name());
     for (const auto* member : members) {
-      make(*member, CLONE_PARENT);
+      make_sibling(*member, SIGCHLD);
     }
     restorer::pass(context_.shared, Stage::forked);
     restorer::pass(context_.shared, Stage::grouped);
@@ -212,15 +220,14 @@ class Rebirth {
     restorer::pass(context_.shared, Stage::connected);
   }
 
-  void restore_surroundings() {
+  restorer::Surroundings surroundings() {
     const auto& fs = task_.fs;
-    const auto cwd = files::open_path(context_, fs.cwd_id(), O_PATH, "the working directory of " + task_.name());
-    const auto& root =
-        context_.checkpoint.file(images::REG, fs.root_id(), "the root directory of " + task_.name()).reg();
-    if (root.name() != "/") {
-      check(::chroot(root.name().c_str()), "change root to", root.name());
+    const auto where = "the root directory of " + task_.name();
+    restorer::Surroundings result;
+    if (context_.checkpoint.file(images::REG, fs.root_id(), where).reg().name() != "/") {
+      result.root = files::open_path(context_, fs.root_id(), O_PATH, where);
     }
-    check(::fchdir(cwd.get()), "change directory for", task_.name());
+    result.directory = files::open_path(context_, fs.cwd_id(), O_PATH, "the working directory of " + task_.name());
     if (fs.has_umask()) {
       ::umask(fs.umask());
     }
@@ -228,6 +235,9 @@ class Rebirth {
                task_.core.tc().oom_score_adj());
     write_proc("loginuid", task_.core.tc().has_loginuid() && task_.core.tc().loginuid() != ~0U,
                static_cast<std::int32_t>(task_.core.tc().loginuid()));
+    write_proc("coredump_filter", task_.core.tc().extension().has_coredump_filter(),
+               task_.core.tc().extension().coredump_filter());
+    return result;
   }
 
   // Attributes that are as they should be, or that this kernel or our rights do not let us set, are no reason to fail.
@@ -282,7 +292,7 @@ pid_t give_birth(RestoreContext& context, const Family& family, bool as_sibling)
   sigset_t all, before;
   sigfillset(&all);
   ::sigprocmask(SIG_BLOCK, &all, &before);
-  const auto pid = fork_with_pid(root.pid(), as_sibling ? std::uint64_t{CLONE_PARENT} : 0, root.name());
+  const auto pid = fork_with_pid(root.pid(), as_sibling ? std::uint64_t{CLONE_PARENT} : 0, SIGCHLD, root.name());
   if (pid == 0) {
     Rebirth(context, family, root, nullptr).run();
   }

@@ -51,7 +51,7 @@ images::signal_queue_entry save_pending(pid_t tid, bool shared) {
   }
 }
 
-void plan_signals(const TaskImage& task, restorer::Builder& builder) {
+void plan_signals(const TaskImage& task, const restorer::Inherited& inherited, restorer::Builder& builder) {
   int next = 0;
   for (int signo = 1; signo <= last_signal; ++signo) {
     if (signo == sigkill || signo == sigstop) {
@@ -62,6 +62,9 @@ void plan_signals(const TaskImage& task, restorer::Builder& builder) {
       throw base::Error("not supported by this version", task.name() + " is a 32-bit task", 0);
     }
     builder.plan().actions[signo - 1] = {action.sigaction(), action.flags(), action.restorer(), action.mask()};
+    const bool plain = (action.sigaction() | action.flags() | action.restorer() | action.mask()) == 0;
+    const auto bit = std::uint64_t{1} << (signo - 1);
+    builder.plan().actions_to_set |= plain ? inherited.changed_actions & bit : bit;
   }
   restorer::Ref<restorer::PendingSignal> pending;
   std::uint32_t count = 0;

@@ -6,7 +6,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <span>
+
 #include "base/error.hpp"
+#include "log.hpp"
+#include "task/ids.hpp"
 #include "task/objects.hpp"
 
 namespace criu::task {
@@ -14,10 +18,9 @@ namespace criu::task {
 namespace {
 
 void plan_scheduling(const images::thread_core_entry& core, const std::string& who, restorer::Thread& planned) {
-  constexpr std::uint32_t reset_on_fork = 0x40000000;
-  const auto policy = core.sched_policy() & ~reset_on_fork;
+  const auto policy = core.sched_policy() & ~static_cast<std::uint32_t>(SCHED_RESET_ON_FORK);
   const bool realtime = policy == SCHED_FIFO || policy == SCHED_RR;
-  if (!realtime && policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE) {
+  if (!is_known_policy(static_cast<int>(core.sched_policy()))) {
     throw base::Error("corrupt checkpoint", fmt::format("scheduling policy {} of {}", core.sched_policy(), who), 0);
   }
   planned.set_scheduler = 1;
@@ -26,8 +29,8 @@ void plan_scheduling(const images::thread_core_entry& core, const std::string& w
   planned.nice = core.sched_nice();
 }
 
-restorer::Thread plan_thread(const Checkpoint& checkpoint, const TaskImage& task, const images::core_entry& core,
-                             std::uint32_t tid, restorer::Builder& builder) {
+restorer::Thread plan_thread(const TaskImage& task, const images::core_entry& core, std::uint32_t tid, bool affinity,
+                             restorer::Builder& builder) {
   const auto who = fmt::format("thread {} of {}", tid, task.name());
   const auto& thread = core.thread_core();
   restorer::Thread planned{};
@@ -49,6 +52,14 @@ restorer::Thread plan_thread(const Checkpoint& checkpoint, const TaskImage& task
   }
   planned.timer_slack = thread.extension().timer_slack();
   planned.io_priority = thread.extension().io_priority();
+  if (affinity) {
+    const auto& mask = thread.extension().affinity();
+    if (mask.empty()) {
+      LOG_WARN("--affinity: the checkpoint does not tell the processors of {}", who);
+    }
+    planned.affinity = {builder.add(std::span<const char>(mask.data(), mask.size())).offset};
+    planned.affinity_size = static_cast<std::uint32_t>(mask.size());
+  }
   planned.set_io_priority = thread.extension().has_io_priority() ? 1 : 0;
   if (thread.extension().has_sleep()) {
     const auto& sleep = thread.extension().sleep();
@@ -64,7 +75,6 @@ restorer::Thread plan_thread(const Checkpoint& checkpoint, const TaskImage& task
   plan_scheduling(thread, who, planned);
   plan_credentials(thread.creds(), builder, planned.credentials);
   plan_pending(thread.signals_p(), builder, planned.pending, planned.pending_count);
-  plan_seccomp(checkpoint, thread, who, builder, planned);
   return planned;
 }
 
@@ -91,18 +101,25 @@ void save_rseq(const ThreadRseq& rseq, images::thread_core_entry& core) {
 }
 
 void save_scheduling(pid_t tid, const parasite::ThreadInfo& info, images::thread_core_entry& core) {
-  constexpr unsigned reset_on_fork = 0x40000000;
-  const auto policy = static_cast<unsigned>(info.policy) & ~reset_on_fork;
+  const auto policy = info.policy & ~SCHED_RESET_ON_FORK;
   const bool realtime = policy == SCHED_FIFO || policy == SCHED_RR;
-  if (!realtime && policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE) {
-    throw base::Error("cannot dump", fmt::format("scheduling policy {} of thread {}", policy, tid), 0,
-                      "the image format knows no such policy");
+  if (!is_known_policy(info.policy)) {
+    throw unknown_policy(tid, info.policy);
   }
   core.set_sched_policy(static_cast<std::uint32_t>(info.policy));
   core.set_sched_nice(info.nice);
   if (realtime) {
     core.set_sched_prio(static_cast<std::uint32_t>(info.priority));
   }
+}
+
+// For a restore that asks for it.
+void save_affinity(pid_t tid, images::thread_core_entry& core) {
+  constexpr std::size_t most = 1024;  // 8192 processors, the most that x86-64 kernels are built for
+  char mask[most];
+  const auto size = base::check(::syscall(SYS_sched_getaffinity, tid, sizeof mask, mask), "read the affinity of",
+                                fmt::format("thread {}", tid));
+  core.mutable_extension()->set_affinity(mask, static_cast<std::size_t>(size));
 }
 
 // What the format has no field for, where it is not as in a fresh thread.
@@ -132,15 +149,16 @@ void save_thread(pid_t tid, const parasite::ThreadInfo& info, const ThreadRseq& 
   core.set_comm(info.comm, ::strnlen(info.comm, sizeof info.comm));
   save_rseq(rseq, core);
   save_extension(info, core);
+  save_affinity(tid, core);
 }
 
-void plan_threads(const Checkpoint& checkpoint, const TaskImage& task, restorer::Builder& builder) {
+void plan_threads(const Checkpoint& checkpoint, const TaskImage& task, bool affinity, restorer::Builder& builder) {
   std::vector<restorer::Thread> threads;
-  threads.push_back(plan_thread(checkpoint, task, task.core, task.entry.pid(), builder));
-  for (std::size_t i = 0; i < task.threads.size(); ++i) {
-    threads.push_back(
-        plan_thread(checkpoint, task, task.threads[i], task.entry.threads(static_cast<int>(i) + 1), builder));
+  threads.push_back(plan_thread(task, task.core, task.entry.pid(), affinity, builder));
+  for (int i = 0; i < task.threads.size(); ++i) {
+    threads.push_back(plan_thread(task, task.threads[i], task.entry.threads(i + 1), affinity, builder));
   }
+  plan_seccomp(checkpoint, task, builder, threads);
   const auto ref = builder.add(threads);
   builder.plan().threads = ref;
   builder.plan().thread_count = static_cast<std::uint32_t>(threads.size());

@@ -137,9 +137,9 @@ base::Error pid_is_taken(pid_t pid, const std::string& who) {
           "stop that one, or restore into a pid namespace of its own"};
 }
 
-pid_t fork_with_pid(pid_t pid, std::uint64_t flags, const std::string& who) {
+pid_t fork_with_pid(pid_t pid, std::uint64_t flags, int exit_signal, const std::string& who) {
   if (LastPid::needed()) {
-    return LastPid::fork(pid, flags, who);
+    return LastPid::fork(pid, flags, exit_signal, who);
   }
   // What fork(2) of the C library does beyond the system call: it keeps the new thread's id for itself.
   int* own_tid = nullptr;
@@ -147,7 +147,7 @@ pid_t fork_with_pid(pid_t pid, std::uint64_t flags, const std::string& who) {
   clone_args args{};
   args.flags = flags | (own_tid != nullptr ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0);
   args.child_tid = reinterpret_cast<std::uint64_t>(own_tid);
-  args.exit_signal = (flags & CLONE_PARENT) != 0 ? 0 : SIGCHLD;
+  args.exit_signal = (flags & CLONE_PARENT) != 0 ? 0 : static_cast<std::uint64_t>(exit_signal);
   args.set_tid = reinterpret_cast<std::uint64_t>(&pid);
   args.set_tid_size = 1;
   const auto result = ::syscall(SYS_clone3, &args, sizeof args);
@@ -158,7 +158,7 @@ pid_t fork_with_pid(pid_t pid, std::uint64_t flags, const std::string& who) {
     const int error = errno;
     if (LastPid::is_needed_after(error)) {
       LOG_INFO("clone3 does not give pids here ({}): they are chosen through ns_last_pid", std::strerror(error));
-      return LastPid::fork(pid, flags, who);
+      return LastPid::fork(pid, flags, exit_signal, who);
     }
     errno = error;
   }

@@ -49,6 +49,6 @@ base::Error pid_is_taken(pid_t pid, const std::string& who);
 
 // Forks a process with this pid (in the current pid namespace). Returns the pid in the parent, 0 in the child.
 // `flags`: further clone flags. A pid that is taken is an Error that says by whom.
-pid_t fork_with_pid(pid_t pid, std::uint64_t flags, const std::string& who);
+pid_t fork_with_pid(pid_t pid, std::uint64_t flags, int exit_signal, const std::string& who);
 
 }  // namespace criu::task

@@ -46,18 +46,14 @@ int check(const char* function, Call call) {
   return result;
 }
 
-struct Free {
-  void operator()(soccr_saved* saved) const { ::soccr_saved_free(saved); }
-};
-
 }  // namespace detail
 
-// A saved connection.
+// A saved connection. A value that does not change: copies are the same one.
 class Saved {
  public:
-  explicit Saved(soccr_saved* saved) : saved_(saved) {}
+  explicit Saved(soccr_saved* saved) : saved_(saved, ::soccr_saved_free) {}
   Saved(const soccr_fields& fields, const void* inq, const void* outq)
-      : saved_(make("soccr_saved_new", [&](soccr_saved** made, soccr_error* error) {
+      : Saved(make("soccr_saved_new", [&](soccr_saved** made, soccr_error* error) {
           return ::soccr_saved_new(&fields, inq, outq, made, error);
         })) {}
 
@@ -86,7 +82,7 @@ class Saved {
     return made;
   }
 
-  std::unique_ptr<soccr_saved, detail::Free> saved_;
+  std::shared_ptr<soccr_saved> saved_;
 };
 
 // A TCP socket. A held connection goes on when its owner goes away.

@@ -201,15 +201,14 @@ void Scene::restore() {
   read_files(*directory_, checkpoint);
   int highest = 2;
   for (std::size_t i = 0; i < actors_.size(); ++i) {
-    auto task = std::make_unique<criu::TaskImage>();
-    task->core.mutable_tc()->set_task_state(1);
+    auto& task = checkpoint.add_task();
+    task.core.mutable_tc()->set_task_state(1);
     auto reader = directory_->open(criu::image::type::fdinfo, i + 2);
     criu::images::fdinfo_entry entry;
     while (reader && reader->next(entry)) {
-      task->fds.push_back(entry);
+      task.fds.push_back(entry);
       highest = std::max(highest, static_cast<int>(entry.fd()));
     }
-    checkpoint.tasks.push_back(std::move(task));
   }
   criu::RestoreContext context{.options = options,
                                .images = criu::image::Directory(images.path()),

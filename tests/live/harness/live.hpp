@@ -28,6 +28,8 @@ namespace live {
 struct Options {
   std::vector<std::string> dump{};     // further arguments of the dump
   std::vector<std::string> restore{};  // and of the restore
+  // The tree is left running by the dump and not restored: what the test checks is the tree that was dumped.
+  bool leave_running = false;
   // When set, the dump has to fail with this in what it says, and the victim goes on unharmed.
   std::string dump_fails{};
   // When set, the restore has to fail with this in what it says, and leave no task behind. The checks never run.

@@ -266,8 +266,12 @@ Sleepers sleepers_of_tree(pid_t root) {
       const auto task = tasks / std::to_string(tid);
       const auto stat = text_of(task / "stat");
       const auto call = text_of(task / "syscall");
-      if (const auto close = stat.rfind(')'); close != std::string::npos && stat.substr(close, 3) == ") S") {
+      const auto close = stat.rfind(')');
+      const auto state = close != std::string::npos && close + 2 < stat.size() ? stat[close + 2] : '?';
+      if (state == 'S') {
         found[tid] = call.substr(0, call.find(' '));
+      } else if (state == 'T') {
+        found[tid] = "stopped";
       }
     }
   }

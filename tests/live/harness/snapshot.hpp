@@ -16,7 +16,7 @@ using Snapshot = std::map<std::string, std::string>;
 
 Snapshot snapshot_of_tree(pid_t root);
 
-// Which threads of a tree sleep, and in which system call (its number, in words).
+// Which threads of a tree sleep, and in which system call (its number, in words), or are stopped.
 using Sleepers = std::map<pid_t, std::string>;
 Sleepers sleepers_of_tree(pid_t root);
 // Whether all of them are back in their calls. Before they are, /proc shows what is between two states: a task on its

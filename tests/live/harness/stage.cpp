@@ -130,6 +130,11 @@ class Act {
       compare(before, "after the refused dump");
       return true;
     }
+    if (test_.options.leave_running) {
+      settle([&] { return all_asleep_again(sleepers, victim_); });
+      compare(before, "after the dump");
+      return true;
+    }
     if (test_.options.tamper) {
       test_.options.tamper(images);
     }
@@ -189,7 +194,11 @@ class Act {
 
   // False when it was meant to fail, and did as it was meant to.
   bool dump(const std::string& images) {
-    const auto status = criu("dump", images, {"-t", std::to_string(victim_)}, test_.options.dump);
+    std::vector<std::string> arguments{"-t", std::to_string(victim_)};
+    if (test_.options.leave_running) {
+      arguments.emplace_back("--leave-running");
+    }
+    const auto status = criu("dump", images, std::move(arguments), test_.options.dump);
     const auto& expected = test_.options.dump_fails;
     if (status != 0) {
       if (expected.empty() || !status || !WIFEXITED(*status)) {
@@ -204,8 +213,10 @@ class Act {
     if (!expected.empty()) {
       over("the dump was meant to fail with \"" + expected + "\"");
     }
-    for (const pid_t pid : reap_all(seconds(10), outside_)) {
-      over("task " + std::to_string(pid) + " is alive after the dump");
+    if (!test_.options.leave_running) {
+      for (const pid_t pid : reap_all(seconds(10), outside_)) {
+        over("task " + std::to_string(pid) + " is alive after the dump");
+      }
     }
     return true;
   }

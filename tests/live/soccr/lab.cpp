@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/ip.h>
 #include <netinet/ip6.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -221,6 +223,8 @@ Pair connect(const Wire& wire, Family family, bool from_host) {
   auto at = from_host ? wire.peer_address(family, 0) : wire.host_address(family, 0);
   Pair pair;
   pair.listener = open_socket(listening, at.family());
+  const int on = 1;
+  base::check(::setsockopt(pair.listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), "SO_REUSEADDR");
   base::check(::bind(pair.listener.get(), at.get(), at.size), "bind");
   base::check(::listen(pair.listener.get(), 16), "listen");
   base::check(::getsockname(pair.listener.get(), at.get(), &at.size), "getsockname");
@@ -275,8 +279,7 @@ void send_all(int fd, const std::string& bytes) {
   }
 }
 
-std::size_t send_until_full(int fd, unsigned salt) {
-  std::size_t done = 0;
+std::size_t send_until_full(int fd, unsigned salt, std::size_t done) {
   for (;;) {
     const auto bytes = stream(done, 65536, salt);
     const auto sent = ::send(fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -285,6 +288,21 @@ std::size_t send_until_full(int fd, unsigned salt) {
     }
     done += static_cast<std::size_t>(sent);
   }
+}
+
+std::size_t send_until_window_closes(int fd, unsigned salt) {
+  std::size_t done = 0;
+  eventually(
+      [&] {
+        done = send_until_full(fd, salt, done);
+        // All that was sent is acknowledged, and something is left that may not be sent.
+        int queued = 0, unsent = 0;
+        base::check(::ioctl(fd, SIOCOUTQ, &queued), "SIOCOUTQ");
+        base::check(::ioctl(fd, SIOCOUTQNSD, &unsent), "SIOCOUTQNSD");
+        return queued == unsent && unsent > 0;
+      },
+      "a closed window");
+  return done;
 }
 
 std::string receive(int fd, std::size_t size) {

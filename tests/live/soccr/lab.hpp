@@ -88,7 +88,9 @@ void eventually(const std::function<bool()>& condition, const char* what);
 // A stream in which every byte knows its place.
 std::string stream(std::size_t from, std::size_t size, unsigned salt);
 void send_all(int fd, const std::string& bytes);
-std::size_t send_until_full(int fd, unsigned salt);
+// Both return the place in the stream up to which it was taken.
+std::size_t send_until_full(int fd, unsigned salt, std::size_t from = 0);
+std::size_t send_until_window_closes(int fd, unsigned salt);
 std::string receive(int fd, std::size_t size);
 // What is left until the end; throws when the end is an error.
 std::string receive_to_end(int fd);

@@ -134,11 +134,11 @@ void move(const lab::Wire& wire, lab::Pair& pair, enum soccr_state state, Talk& 
   pair.host = std::move(fresh);
 }
 
-void in_every_state(lab::Family family, bool from_host) {
+void in_every_state(lab::Family family, bool active) {
   const lab::Wire wire;
   for (const auto& state : states) {
-    DYNAMIC_SECTION(state.name << (from_host ? ", connected" : ", accepted")) {
-      auto pair = lab::connect(wire, family, from_host);
+    DYNAMIC_SECTION(state.name << (active ? ", connected" : ", accepted")) {
+      auto pair = lab::connect(wire, family, active);
       lab::Sniffer watch(wire.peer);
       auto talk = lead_into(state, wire, pair);
       move(wire, pair, state.state, talk);

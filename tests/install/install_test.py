@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""A system-wide install as a stranger finds it: programs, libraries, headers, pkg-config files, manual.
+
+usage: install_test.py BUILD-DIR
+
+Installs into a scratch directory, mounts it over the prefix (in a mount namespace of its own, so nobody else sees it) and
+builds and runs programs outside of this tree against it."""
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+BUILD = os.path.abspath(sys.argv.pop(1))
+LIBRARIES = {"libcompel": "compel", "soccr": "soccr", "criu-core": "criu-core"}  # pkg-config module: library
+
+C_PROGRAM = """
+#include <stdio.h>
+#include <compel/compel.h>
+#include <criu/core.h>
+#include <soccr/soccr.h>
+int main(void) {
+  struct soccr_socket* socket = NULL;
+  puts(compel_version());
+  return soccr_open(0, &socket) < 0 ? 0 : 1;
+}
+"""
+
+CPP_PROGRAM = """
+#include <compel/compel.hpp>
+#include <criu/core.hpp>
+#include <cstdio>
+#include <cstring>
+#include <soccr/soccr.hpp>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "count_blob.h"
+int main() {
+  criu::core::Options options;
+  options.set("tree", "1");
+  const pid_t child = fork();
+  if (child == 0) {
+    for (;;) pause();
+  }
+  long counted = 0;
+  {
+    compel::Tree tree = compel::Tree::seize(child);
+    if (tree.root().syscall(SYS_getpid) != child) return 2;
+    compel::Parasite parasite = tree.root().load(count_blob, 4096);
+    parasite.call("count");
+    counted = parasite.call("count");
+  }
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  std::printf("counted %ld\\n", counted);
+  return counted == 2 ? 0 : 1;
+}
+"""
+
+PARASITE = """
+#include <compel/parasite.hpp>
+COMPEL_ENTRY long count(void* argument) { return ++*static_cast<long*>(argument); }
+"""
+
+
+def run(*command, **more):
+    result = subprocess.run(command, capture_output=True, text=True, **more)
+    if result.returncode != 0:
+        raise AssertionError("%s: %s\n%s%s" % (command, result.returncode, result.stdout, result.stderr))
+    return result.stdout
+
+
+def options_of(build):
+    listed = json.loads(run("meson", "introspect", "--buildoptions", build))
+    return {option["name"]: option["value"] for option in listed}
+
+
+class Install(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.options = options_of(BUILD)
+        cls.prefix = cls.options["prefix"]
+        if cls.prefix in ("/", "/usr"):
+            raise unittest.SkipTest("the prefix %s cannot be covered" % cls.prefix)
+        cls.dir = tempfile.mkdtemp(prefix="criu-install-")
+        cls.addClassCleanup(shutil.rmtree, cls.dir)
+        cls.libdir = os.path.join(cls.prefix, cls.options["libdir"])
+        cls.sbindir = os.path.join(cls.prefix, cls.options["sbindir"])
+        cls.destination = os.path.join(cls.dir, "destination")
+        # The tools come from where they are now: the mount may cover them.
+        cls.meson = shutil.which("meson")
+        run(cls.meson, "install", "-C", BUILD, "--no-rebuild", "--quiet", "--destdir", cls.destination)
+        os.makedirs(cls.prefix, exist_ok=True)
+        libc = ctypes.CDLL(None, use_errno=True)
+        clone_newns, private, bind = 0x20000, 0x4000 | 0x40000, 0x1000
+        if libc.unshare(clone_newns) != 0 or libc.mount(b"none", b"/", None, private, None) != 0 or libc.mount(
+                (cls.destination + cls.prefix).encode(), cls.prefix.encode(), None, bind, None) != 0:
+            raise OSError(ctypes.get_errno(), "mount over " + cls.prefix)
+        os.environ["LD_LIBRARY_PATH"] = cls.libdir  # what ldconfig would have found
+        os.environ["PKG_CONFIG_PATH"] = os.path.join(cls.libdir, "pkgconfig")
+        os.environ["PATH"] += ":%s:%s" % (os.path.join(cls.prefix, cls.options["bindir"]), cls.sbindir)
+        os.chdir(cls.dir)
+
+    def write(self, name, text):
+        with open(os.path.join(self.dir, name), "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def flags(self, *modules):
+        return run("pkg-config", "--cflags", "--libs", *modules).split()
+
+    def test_programs(self):
+        self.assertEqual(run("criu-cli", "--version"), "Version: 4.2\n")
+        link = os.path.join(self.sbindir, "criu")
+        if self.options["criu-link"]:
+            self.assertEqual(os.readlink(link), "criu-cli")
+            self.assertEqual(run("criu", "--version"), "Version: 4.2\n")
+        else:
+            self.assertFalse(os.path.lexists(link))
+        manual = os.path.join(self.prefix, self.options["mandir"], "man8", "criu-cli.8")
+        self.assertTrue(os.path.exists(manual) or os.path.exists(manual + ".gz"))
+
+    def test_libraries(self):
+        """Each with a version of its own, a soname, versions at its symbols and nothing else to be seen."""
+        for module, library in LIBRARIES.items():
+            with self.subTest(module):
+                version = run("pkg-config", "--modversion", module).strip()
+                self.assertRegex(version, r"^\d+\.\d+\.\d+$")
+                major = version.split(".")[0]
+                path = os.path.join(self.libdir, "lib%s.so" % library)
+                self.assertEqual(os.path.basename(os.path.realpath(path)), "lib%s.so.%s" % (library, version))
+                self.assertIn("[lib%s.so.%s]" % (library, major), run("readelf", "-d", path))
+                exported = [line.split()[2] for line in run("nm", "-D", "--defined-only", path).splitlines()]
+                names = [name for name in exported if not re.fullmatch(r"[A-Z]+_[0-9.]+(@@.*)?", name)]
+                self.assertGreater(len(names), 2)
+                for name in names:
+                    self.assertRegex(name, r"^(compel|soccr|criu)_\w+@@[A-Z_]+_\d+\.\d+$")
+
+    def test_c(self):
+        self.write("program.c", C_PROGRAM)
+        run("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "program.c", "-o", "c-program",
+            *self.flags(*LIBRARIES))
+        self.assertEqual(run("./c-program", stdin=subprocess.DEVNULL),
+                         run("pkg-config", "--modversion", "libcompel"))
+
+    def test_cpp_and_a_parasite(self):
+        self.write("count.cpp", PARASITE)
+        self.write("program.cpp", CPP_PROGRAM)
+        run("c++", *run("compel", "cflags").split(), "-c", "count.cpp")
+        run("c++", "count.o", *run("compel", "ldflags").split(), "-o", "count.elf")
+        run("compel", "pack", "count.elf", "-o", "count_blob.h", "-n", "count_blob")
+        for standard in ("c++17", "c++20"):
+            run("c++", "-std=" + standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "program.cpp", "-o", "cpp-program",
+                *self.flags(*LIBRARIES))
+            self.assertEqual(run("./cpp-program"), "counted 2\n")
+
+    def test_without_the_link(self):
+        """The other value of the option, in a build directory that is only set up."""
+        other = os.path.join(self.dir, "other")
+        source = json.loads(run(self.meson, "introspect", "--buildsystem-files", BUILD))[0]
+        self.assertTrue(source.endswith("meson.build"), source)
+        root = os.path.dirname(source)
+        for value in ("true", "false"):
+            shutil.rmtree(other, ignore_errors=True)
+            run(self.meson, "setup", other, root, "-Dtests=false", "-Dcriu-link=" + value)
+            planned = run(self.meson, "install", "-C", other, "--dry-run", "--no-rebuild", "--destdir", self.dir + "/none")
+            self.assertEqual("sbin/criu " in planned or planned.rstrip().endswith("sbin/criu"), value == "true", planned)
+
+
+if __name__ == "__main__":
+    if os.geteuid() != 0:
+        print("the prefix can be covered by root alone")
+        sys.exit(77)
+    unittest.main()
