@@ -25,7 +25,9 @@ class Socket {
   Socket& operator=(const Socket&) = delete;
   ~Socket() { ::soccr_close(handle_); }
 
-  soccr_state state() const { return static_cast<soccr_state>(check(::soccr_state(handle_), "soccr_state")); }
+  enum soccr_state state() const {
+    return static_cast<enum soccr_state>(check(::soccr_state(handle_), "soccr_state"));
+  }
   soccr_socket* get() const { return handle_; }
 
  private:
