@@ -314,11 +314,13 @@ class Killing {
 
   // True when the tree was there.
   bool all_or_nothing(int status, const std::string& when) {
-    // Nobody says when a killed restore has taken all its tasks along; a complete tree is asked.
+    // Nobody says when a killed restore has taken all its tasks along; a complete tree is asked. A part of one is on
+    // its way out: each task notices at its next gate, and has to be given a processor to get there.
     const bool finished = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (!finished && text_of(scratch_ + "/restore.log").find("Tasks resumed") == std::string::npos) {
-      const auto until = Clock::now() + std::chrono::milliseconds(200);
-      while (worker_.alive() != 0 && Clock::now() < until) {
+      const auto complete_until = Clock::now() + std::chrono::milliseconds(200);
+      const auto until = Clock::now() + limit;
+      while (worker_.alive() != 0 && Clock::now() < (worker_.complete() ? complete_until : until)) {
         live::reap_all(seconds(0));
       }
     }
