@@ -68,6 +68,6 @@ inline constexpr int netlink_add_membership = 1, netlink_pktinfo = 3, netlink_br
 
 inline constexpr unsigned long sock_netns = 0x894c;      // SIOCGSKNS, Linux 4.9
 inline constexpr unsigned long unix_sock_file = 0x89e0;  // SIOCUNIXFILE, Linux 4.11
-inline constexpr int tcp_ao_info = 40;  // Linux 6.7; an option of TCP sockets
+inline constexpr int tcp_ao_info = 40;                   // Linux 6.7; an option of TCP sockets
 
 }  // namespace base::kernel

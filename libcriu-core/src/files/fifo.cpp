@@ -67,7 +67,8 @@ const Kind fifo_kind = {
           return S_ISFIFO(d.stat.st_mode) && d.link.starts_with('/') && (d.info.flags & O_PATH) == 0;
         },
     .save = save,
-    .group = [](const Checkpoint&, const images::file_entry& entry) { return std::uint64_t{1} << 32 | entry.fifo().pipe_id(); },
+    .group = [](const Checkpoint&,
+                const images::file_entry& entry) { return std::uint64_t{1} << 32 | entry.fifo().pipe_id(); },
     .make = make,
 };
 

@@ -74,7 +74,8 @@ const Kind pipe_kind = {
         },
     .save = save,
     .owner = [](images::file_entry& entry) { return entry.mutable_pipe()->mutable_fown(); },
-    .group = [](const Checkpoint&, const images::file_entry& entry) { return std::uint64_t{1} << 32 | entry.pipe().pipe_id(); },
+    .group = [](const Checkpoint&,
+                const images::file_entry& entry) { return std::uint64_t{1} << 32 | entry.pipe().pipe_id(); },
     .make = make,
 };
 

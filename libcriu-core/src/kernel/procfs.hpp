@@ -79,7 +79,7 @@ struct Area {
   std::uint64_t page_size = 4096;
   unsigned protection_key = 0;
   bool mapped_by_others = false;  // some of its pages are
-  std::string flags;  // VmFlags: two letters and a blank each
+  std::string flags;              // VmFlags: two letters and a blank each
 
   bool has(const char (&flag)[3]) const;
 };
