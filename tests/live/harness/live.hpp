@@ -36,6 +36,8 @@ struct Options {
   std::string restore_fails{};
   // Called between the dump and the restore with the image directory.
   std::function<void(const std::string& images)> tamper{};
+  // What the test checks is what its options change: without a checkpoint it would fail.
+  bool not_dry = false;
   // Runs in a process outside of the tree, from before the test until after it: it says outside_ready() when it is.
   std::function<void()> outside{};
   // Parts of /proc that are not compared ("maps", "fd", "status", …: the keys of a snapshot).

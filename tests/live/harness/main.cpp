@@ -97,7 +97,8 @@ void report(std::size_t number, const std::string& name, const live::Outcome& ou
 int run(const Arguments& arguments) {
   std::vector<const live::Test*> chosen;
   for (const auto& test : live::tests()) {
-    if (wanted(test.name, arguments.names)) {
+    const bool dry = arguments.config.setting == live::Setting::dry;
+    if (wanted(test.name, arguments.names) && !(dry && test.options.not_dry)) {
       chosen.push_back(&test);
     }
   }

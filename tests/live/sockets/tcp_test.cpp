@@ -138,7 +138,7 @@ LIVE_TEST("tcp: half closed, either way", established) {
 }
 
 LIVE_TEST("tcp: restored closed with --tcp-close",
-          {.dump = {"--tcp-close"}, .restore = {"--tcp-close"}, .outside = serve}) {
+          {.dump = {"--tcp-close"}, .restore = {"--tcp-close"}, .not_dry = true, .outside = serve}) {
   const int fd = connected_to(outside_port());
   checkpoint_here();
   CHECK_EQ(::send(fd, "x", 1, MSG_NOSIGNAL), -1);
