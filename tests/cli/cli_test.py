@@ -541,8 +541,9 @@ class RoundTrip(Case):
              "if libc.vfork() == 0: libc.pause()\n"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, cwd="/", start_new_session=True)
         self.addCleanup(self.end, process.pid, process)
-        self.wait_for(lambda: self.state(process.pid) == "D")
-        child = int(self.read("/proc", str(process.pid), "task", str(process.pid), "children"))
+        children = "/proc/%d/task/%d/children" % (process.pid, process.pid)
+        self.wait_for(lambda: self.read(children) != "" and self.state(process.pid) == "D")
+        child = int(self.read(children))
         self.addCleanup(self.end, child)
         began = time.monotonic()
         self.fails("dump", "-t", str(process.pid), "-D", "images", "--timeout", "1", says="vfork")
@@ -664,7 +665,7 @@ class RoundTrip(Case):
         while self.read("/proc", str(process.pid), "comm") != "sleep\n":
             pass
         self.fails("dump", "-t", str(process.pid), "-D", "images", says="--shell-job")
-        self.assertIn(self.state(process.pid), "SR")
+        self.wait_for(lambda: self.state(process.pid) == "S")  # it may still be bringing in its program
         for _ in range(2):
             result = self.run_criu("dump", "-t", str(process.pid), "-D", "images", "--shell-job")
             self.assertEqual(result.returncode, 0, result)
