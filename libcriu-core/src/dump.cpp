@@ -140,3 +140,6 @@ void dump(const Options& options) {
 }
 
 }  // namespace criu
+  if (const auto scanned = all.files.scan_time(); scanned != 0) {
+    stats.set_irmap_resolve(static_cast<std::uint32_t>(scanned));
+  }

@@ -135,6 +135,13 @@ void add_external(Options& options, const Given& given) {
   }
 }
 
+void add_scan_path(Options& options, const Given& given) {
+  if (given.value[0] != '/') {
+    throw UsageError("the path of " + std::string(given.spelled) + " is not absolute", given.value, 0);
+  }
+  options.irmap_scan_paths.emplace_back(given.value);
+}
+
 // All of them, or a list of their numbers.
 void set_ext_unix_sk(Options& options, const Given& given) {
   if (given.value == nullptr) {
@@ -235,9 +242,9 @@ constexpr OptionInfo table[] = {
   {"ghost-fiemap", 0, none, true, dump_command, nullptr, files, "find holes of deleted files with FIEMAP (the default)", flag<&Options::ghost_fiemap>},
   {"file-validation", 0, value, false, both, "filesize|buildid", files, "how to know a mapped file again (default: buildid)", set_file_validation},
   {"evasive-devices", 0, none, true, both, nullptr, files, "any path to a device will do", flag<&Options::evasive_devices>},
-  {"file-locks", 'l', none, true, both, nullptr, files, "save file locks", nullptr},
-  {"force-irmap", 0, none, true, dumps, nullptr, files, "find watched files by scanning", nullptr},
-  {"irmap-scan-path", 0, value, false, dumps, "PATH", files, "where to scan for watched files", nullptr},
+  {"file-locks", 'l', none, true, both, nullptr, files, "save and restore file locks", flag<&Options::file_locks>},
+  {"force-irmap", 0, none, true, dumps, nullptr, files, "keep the paths of watched files, found by scanning", flag<&Options::force_irmap>},
+  {"irmap-scan-path", 0, value, false, dumps, "PATH", files, "where to scan for watched files, too", add_scan_path},
   {"ext-unix-sk", 'x', maybe, false, both, "INODE,…", files, "accept sockets whose peer is outside", set_ext_unix_sk},
   {"tcp-established", 0, none, true, both, nullptr, files, "save established TCP connections", flag<&Options::tcp_established>},
   {"skip-in-flight", 0, none, true, dump_command, nullptr, files, "leave out connections not accepted yet", flag<&Options::skip_in_flight>},

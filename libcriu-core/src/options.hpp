@@ -77,6 +77,9 @@ struct Options {
   // Options given whose feature this version has not got yet. They are refused when a command starts that they would
   // change, not when they are read: a configuration file serves all commands.
   std::set<std::string> not_yet;
+
+  bool force_irmap = false;                   // paths of watched files are found by scanning,
+  std::vector<std::string> irmap_scan_paths;  // here, too
 };
 
 // The directory that relative names of results (pid file, statistics, log) start from.

@@ -37,6 +37,8 @@ class Collector {
   void keep_links() { saver_.removed().keep(); }
   // How connections are kept silent, if there are any.
   NetworkLockMethod lock_method() { return saver_.sockets().lock_method(context_); }
+  // What looking for the paths of watched files took, in microseconds.
+  std::uint64_t scan_time() { return saver_.inodes().scan_time(); }
   // Right before the tree ends: its connections end without a packet, and stay locked for the restore.
   void hold_connections() { saver_.sockets().leave_silent(context_); }
 

@@ -66,6 +66,11 @@ struct Kind {
   // Called in the task that made the group, once every description of the tree exists and the task's own descriptors
   // are in place.
   void (*connect)(RestoreContext&, const TaskImage&, std::span<const Made>) = nullptr;
+  // For what must see nothing of the restore: called in the master with a copy of the descriptor, when all tasks stand
+  // at the last gate and none of them opens a file any more.
+  void (*finish)(RestoreContext&, const Made&) = nullptr;
+  // Which entries need that; nullptr: all.
+  bool (*is_late)(const images::file_entry&) = nullptr;
 };
 
 // All kinds, in the order in which they are asked.

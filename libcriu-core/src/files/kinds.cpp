@@ -4,7 +4,9 @@
 #include "base/error.hpp"
 #include "files/epoll.hpp"
 #include "files/eventfd.hpp"
+#include "files/fanotify.hpp"
 #include "files/fifo.hpp"
+#include "files/inotify.hpp"
 #include "files/memfd.hpp"
 #include "files/pipe.hpp"
 #include "files/regular.hpp"
@@ -21,8 +23,20 @@ namespace {
 
 // Asked in this order at dump, so the more particular stand before the more general.
 const Kind* const table[] = {
-    &pipe_kind, &eventfd_kind,       &epoll_kind,         &signalfd_kind,         &timerfd_kind,         &memfd_kind,
-    &fifo_kind, &sockets::unix_kind, &sockets::inet_kind, &sockets::netlink_kind, &sockets::packet_kind, &regular_kind,
+    &pipe_kind,
+    &eventfd_kind,
+    &epoll_kind,
+    &signalfd_kind,
+    &timerfd_kind,
+    &memfd_kind,
+    &inotify_kind,
+    &fanotify_kind,
+    &fifo_kind,
+    &sockets::unix_kind,
+    &sockets::inet_kind,
+    &sockets::netlink_kind,
+    &sockets::packet_kind,
+    &regular_kind,
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "files/removed.hpp"
 #include "sockets/names.hpp"
 #include "sockets/socket_options.hpp"
+#include "kernel/mounts.hpp"
 #include "sockets/tcp_saved.hpp"
 
 namespace criu::files {
@@ -17,6 +18,8 @@ struct Objects {
   base::Fd socket_queues;  // the image
   sockets::Names socket_names;
   sockets::SocketOptions socket_options;
+  // The mounts of this process, once something is looked for on them.
+  std::unique_ptr<kernel::Mounts> mounts;
   sockets::SavedConnections tcp;
   // Of internet sockets: how many have this protocol and port.
   std::map<std::pair<std::uint32_t, std::uint32_t>, unsigned> inet_ports;

@@ -19,6 +19,9 @@ Plan::Plan(const Checkpoint& checkpoint) {
   for (const auto& task : checkpoint.tasks) {
     for (const auto& fd : task->fds) {
       add(checkpoint, *task, checkpoint.file(fd.type(), fd.id(), fmt::format("fd {} of {}", fd.fd(), task->name())));
+      if (installed_.size() < slot_count_) {
+        installed_.push_back({static_cast<std::int32_t>(task->pid()), static_cast<std::int32_t>(fd.fd())});
+      }
     }
   }
   add_in_flight(checkpoint);
@@ -81,10 +84,14 @@ void Plan::make(RestoreContext& context, const TaskImage& task) {
   }
 }
 
+base::Fd Plan::fetch_from(const RestoreContext& context, Slot slot, const std::string& what) {
+  const base::Fd pidfd(static_cast<int>(check(::syscall(SYS_pidfd_open, slot.pid, 0), "open pidfd for", what)));
+  return context.internal(base::Fd(
+      static_cast<int>(check(::syscall(SYS_pidfd_getfd, pidfd.get(), slot.fd, 0), "fetch descriptor for", what))));
+}
+
 base::Fd Plan::fetch_slot(const RestoreContext& context, std::uint32_t slot, const std::string& what) const {
-  const base::Fd pidfd(static_cast<int>(check(::syscall(SYS_pidfd_open, slots_[slot].pid, 0), "open pidfd for", what)));
-  return context.internal(base::Fd(static_cast<int>(
-      check(::syscall(SYS_pidfd_getfd, pidfd.get(), slots_[slot].fd, 0), "fetch descriptor for", what))));
+  return fetch_from(context, slots_[slot], what);
 }
 
 base::Fd Plan::fetch(const RestoreContext& context, std::uint32_t file_id, const std::string& what) const {
@@ -124,6 +131,26 @@ void Plan::collect(RestoreContext& context, const TaskImage& task) {
     check(::dup3(source, static_cast<int>(fd.fd()), (fd.flags() & cloexec) != 0 ? O_CLOEXEC : 0), "install", what);
     if (made_[slot].get() >= 0) {
       name_in_signals(static_cast<int>(fd.fd()), what);
+    }
+  }
+}
+
+void Plan::finish(RestoreContext& context) {
+  for (const auto& group : groups_) {
+    if (group.kind->finish == nullptr) {
+      continue;
+    }
+    for (std::size_t i = 0; i < group.entries.size(); ++i) {
+      const auto& entry = *group.entries[i];
+      if (group.kind->is_late != nullptr && !group.kind->is_late(entry)) {
+        continue;
+      }
+      const auto what = fmt::format("{} (file {})", group.kind->name, entry.id());
+      if (group.slots[i] >= installed_.size()) {
+        throw Error("not supported by this version", what + ", which only the queue of a socket has", 0);
+      }
+      const auto fd = fetch_from(context, installed_[group.slots[i]], what);
+      group.kind->finish(context, {&entry, fd.get()});
     }
   }
 }

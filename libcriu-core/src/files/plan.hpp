@@ -48,6 +48,8 @@ class Plan {
   void make(RestoreContext&, const TaskImage&);
   void collect(RestoreContext&, const TaskImage&);
   void connect(RestoreContext&, const TaskImage&);
+  // In the master: finishes what must see nothing of the restore, when all tasks stand still.
+  void finish(RestoreContext&);
   // A descriptor of a file that this task may not have; from `collect` on.
   base::Fd fetch(const RestoreContext&, std::uint32_t file_id, const std::string& what) const;
 
@@ -55,6 +57,7 @@ class Plan {
   void add(const Checkpoint&, const TaskImage&, const images::file_entry&);
   void add_in_flight(const Checkpoint&);
   std::uint32_t slot_of(const images::fdinfo_entry&) const;
+  static base::Fd fetch_from(const RestoreContext&, Slot, const std::string& what);
   base::Fd fetch_slot(const RestoreContext&, std::uint32_t slot, const std::string& what) const;
 
   std::vector<Group> groups_;
@@ -64,7 +67,8 @@ class Plan {
   std::vector<std::pair<const images::file_entry*, const TaskImage*>> made_by_;  // by slot
   std::size_t slot_count_ = 0;
   Slot* slots_ = nullptr;
-  std::vector<base::Fd> made_;  // by slot, in the task that made it
+  std::vector<base::Fd> made_;   // by slot, in the task that made it
+  std::vector<Slot> installed_;  // by slot: a number that some task has it by in the end; not of what is in flight
 };
 
 }  // namespace files

@@ -348,9 +348,9 @@ void set_attributes(const images::ghost_file_entry& ghost, int fd, const std::st
   }
 }
 
-base::Fd restore_ghost(const RestoreContext& context, std::uint32_t ghost_id, const std::string& path) {
+base::Fd restore_ghost(const RestoreContext& context, std::uint32_t ghost_id, const std::string& path,
+                       images::ghost_file_entry& ghost) {
   auto reader = context.images.require(image::type::ghost_file, ghost_id);
-  images::ghost_file_entry ghost;
   if (!reader.next(ghost)) {
     throw Error("corrupt image", reader.name() + ": no record", 0);
   }
@@ -394,7 +394,8 @@ Remaps::Remaps(const RestoreContext& context) {
     }
     auto known = done.find({type, id});
     if (known == done.end()) {
-      fds_.push_back(context.internal(type == images::GHOST ? restore_ghost(context, id, path)
+      images::ghost_file_entry ghost;
+      fds_.push_back(context.internal(type == images::GHOST ? restore_ghost(context, id, path, ghost)
                                                             : restore_link(path_of(context, id), path)));
       known = done.emplace(std::pair{type, id}, fds_.back().get()).first;
       if (type == images::LINKED) {
@@ -405,6 +406,9 @@ Remaps::Remaps(const RestoreContext& context) {
   }
 }
 
+      if (type == images::GHOST) {
+        by_inode_.emplace(ghost.ino(), std::pair{ghost.dev(), fds_.back().get()});
+      }
 int Remaps::find(std::uint32_t file_id) const {
   const auto found = by_file_.find(file_id);
   return found == by_file_.end() ? -1 : found->second;
@@ -419,3 +423,14 @@ void Remaps::unlink_links() const {
 }
 
 }  // namespace criu::files
+int Remaps::find_inode(std::uint32_t dev, std::uint64_t ino) const {
+  const auto [begin, end] = by_inode_.equal_range(ino);
+  for (auto at = begin; at != end; ++at) {
+    if (at->second.first == dev) {
+      return at->second.second;
+    }
+  }
+  // On btrfs a file's device is not the one that watches tell.
+  return begin != end && std::next(begin) == end ? begin->second.second : -1;
+}
+

@@ -36,6 +36,8 @@ class Removed {
   void save_ghost(Saver&, const Nameless&);
   void save_link(Saver&, const Nameless&);
   // Takes the new names away again; not after keep().
+  // Whether the contents of this inode are saved as a ghost.
+  bool has_ghost(dev_t dev, ino_t ino) const { return ghosts_.contains({dev, ino}); }
   ~Removed();
   Removed() = default;
   Removed(const Removed&) = delete;
@@ -61,8 +63,11 @@ class Remaps {
  private:
   std::map<std::uint32_t, int> by_file_;
   std::vector<base::Fd> fds_;
+  // The same by what it was at the dump: device (as the kernel keeps it) and inode.
+  int find_inode(std::uint32_t dev, std::uint64_t ino) const;
   std::vector<std::string> links_;
 };
 
 }  // namespace files
 }  // namespace criu
+  std::multimap<std::uint64_t, std::pair<std::uint32_t, int>> by_inode_;  // ghosts: device and descriptor

@@ -16,6 +16,7 @@
 #include "files/registry.hpp"
 #include "files/removed.hpp"
 #include "image/stream.hpp"
+#include "files/watched.hpp"
 #include "memory/shared.hpp"
 #include "sockets/survey.hpp"
 
@@ -24,7 +25,7 @@ namespace criu::files {
 class Saver {
  public:
   explicit Saver(DumpContext& dump)
-      : dump_(dump), shared_objects_(dump), files_(dump.images.create(image::type::files)) {}
+      : dump_(dump), watched_(dump), shared_objects_(dump), files_(dump.images.create(image::type::files)) {}
 
   DumpContext& dump() { return dump_; }
   std::uint32_t new_file_id() { return ++last_file_id_; }
@@ -55,6 +56,7 @@ class Saver {
   struct Watched {
     std::uint32_t file_id = 0;  // 0: nothing that is known
     int fd = -1;                // its number in the table of the epoll descriptor; -1: not there any more
+  WatchedInodes& inodes() { return watched_; }
   };
   Watched watched(pid_t pid, int epoll, const kernel::EpollTarget& target, unsigned nth) const;
 
@@ -76,3 +78,4 @@ class Saver {
 };
 
 }  // namespace criu::files
+  WatchedInodes watched_;

@@ -15,8 +15,6 @@ struct Name {
 };
 
 constexpr Name names[] = {
-    {"anon_inode:inotify", "an inotify descriptor"},
-    {"anon_inode:[fanotify]", "a fanotify descriptor"},
     {"anon_inode:[pidfd]", "a pidfd"},
     {"pidfd:", "a pidfd"},
     {"anon_inode:[userfaultfd]", "a userfaultfd"},
