@@ -70,6 +70,7 @@ pid_t restore(const Options& options) {
   handover.release(options.final_state == FinalState::stopped);
   master.disown();
   context.objects.remaps.unlink_links();
+  context.objects.locks.break_leases(context);
   context.files.finish(context);
   context.objects.socket_names.keep();
   LOG_INFO("Restore finished successfully. Tasks resumed.");

@@ -54,7 +54,13 @@ class Collector {
   };
   using Inode = std::tuple<dev_t, ino_t, int>;  // and mount
 
-  void collect_descriptor(pid_t pid, int fds, int infos, int pidfd, int fd, image::Writer& writer);
+  // The table of a task: its directories in /proc, and the task itself.
+  struct Table {
+    pid_t pid;
+    std::uint32_t files_id;
+    int fds, infos, pidfd;
+  };
+  void collect_descriptor(const Table& from, int fd, image::Writer& writer);
   images::fd_types save(Description&, std::uint32_t id);
   void save_in_flight();
   Reference refer(Description&);

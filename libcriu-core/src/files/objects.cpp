@@ -11,6 +11,7 @@ namespace criu::files {
 void prepare(RestoreContext& context) {
   context.objects.pipe_queues = Queues(context, image::type::pipes_data);
   context.objects.fifo_queues = Queues(context, image::type::fifo_data);
+  context.objects.locks = Locks(context);
   context.objects.remaps = Remaps(context);
   if (auto reader = context.images.open(image::type::sk_queues)) {
     context.objects.socket_queues =

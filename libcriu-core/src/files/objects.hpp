@@ -2,6 +2,7 @@
 // What restored files need besides their entries, read and made in the master before the first task.
 #pragma once
 
+#include "files/locks.hpp"
 #include "files/queues.hpp"
 #include "files/removed.hpp"
 #include "sockets/names.hpp"
@@ -17,6 +18,7 @@ struct Objects {
   Remaps remaps;
   base::Fd socket_queues;  // the image
   sockets::Names socket_names;
+  Locks locks;
   sockets::SocketOptions socket_options;
   // The mounts of this process, once something is looked for on them.
   std::unique_ptr<kernel::Mounts> mounts;

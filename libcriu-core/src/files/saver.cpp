@@ -61,3 +61,4 @@ void Saver::finish() {
 }
 
 }  // namespace criu::files
+  locks_.save(*this);

@@ -13,6 +13,7 @@
 
 #include "dump_context.hpp"
 #include "files/kind.hpp"
+#include "files/locks.hpp"
 #include "files/registry.hpp"
 #include "files/removed.hpp"
 #include "image/stream.hpp"
@@ -54,6 +55,7 @@ class Saver {
 
   // What an epoll descriptor watches: the nth of those that were added under that number.
   struct Watched {
+  LockSaver& locks() { return locks_; }
     std::uint32_t file_id = 0;  // 0: nothing that is known
     int fd = -1;                // its number in the table of the epoll descriptor; -1: not there any more
   WatchedInodes& inodes() { return watched_; }
@@ -74,6 +76,7 @@ class Saver {
   std::deque<std::pair<std::uint32_t, Description>> in_flight_;
   std::vector<base::Fd> kept_;  // the registry knows what is in flight by these
   std::unique_ptr<sockets::Survey> sockets_;
+  LockSaver locks_;
   std::uint32_t last_file_id_ = 0;
 };
 

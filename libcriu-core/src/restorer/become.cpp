@@ -168,6 +168,7 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   task::plan_timers(task, builder);
   task::plan_threads(context.checkpoint, task, context.options.affinity, builder);
   task::plan_limits(task, context.inherited, builder.plan());
+  context.objects.locks.plan(task, builder);
 
   // The number of ranges to keep does not depend on where the region comes to lie; make room for them first.
   const auto keep_ref = builder.add(keep_ranges(memory, 0, 1));

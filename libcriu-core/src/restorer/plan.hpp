@@ -109,6 +109,15 @@ struct PosixTimer {
   std::int64_t interval_sec, interval_nsec, left_sec, left_nsec;
 };
 
+// A file lock to take: by fcntl, or by flock(2) where it is of the whole file.
+struct FileLock {
+  static constexpr std::int32_t whole = -1;
+  std::int32_t fd;
+  std::int32_t command;
+  std::int16_t type;  // F_RDLCK, F_WRLCK; of flock(2) its operation
+  std::int64_t start, length;
+};
+
 struct Itimer {
   std::int64_t interval_sec, interval_usec, left_sec, left_usec;
 };
@@ -216,7 +225,7 @@ struct Plan {
   struct rlimit limits[16];
   std::uint32_t limits_to_set;  // bit mask: the others are inherited as they should be
 
-  std::int32_t first_internal_fd;  // descriptors from here up are ours; closed at the end; -1: the table is shared
+  std::int32_t first_internal_fd;  // descriptors from here up are ours; closed when all tasks have used theirs
   std::int32_t last_pid_fd;        // ns_last_pid, where clone3 does not give pids; else -1
   Ref<Thread> threads;             // the leader first
   std::uint32_t thread_count;
@@ -224,6 +233,8 @@ struct Plan {
   // besides waits for that, on the second word.
   std::uint32_t common_filters, common_installed;
   Ref<unsigned char> stacks;  // one of stack_size bytes a thread, the leader's first
+  Ref<FileLock> locks;
+  std::uint32_t lock_count;
 };
 
 constexpr std::uint32_t stack_size = 8192;

@@ -493,6 +493,28 @@ void restore_seccomp(const Context& context, const Thread& thread) {
   }
 }
 
+// After the descriptors that only the restore needed are closed: each takes the POSIX locks of its process on the file
+// along. A table that tasks share is closed as a whole by the first of them.
+void take_locks(const Context& context) {
+  const Plan* plan = context.plan;
+  const FileLock* locks = context.at(plan->locks);
+  for (std::uint32_t i = 0; i < plan->lock_count; ++i) {
+    const FileLock& lock = locks[i];
+    const auto fd = static_cast<std::uint64_t>(lock.fd);
+    if (lock.command == FileLock::whole) {
+      must(context, "take the lock on descriptor", fd, SYS_flock, lock.fd, lock.type);
+    } else if (lock.command == F_SETLEASE) {
+      must(context, "take the lease on descriptor", fd, SYS_fcntl, lock.fd, F_SETLEASE, lock.type);
+    } else {
+      struct flock range = {};
+      range.l_type = lock.type;
+      range.l_start = lock.start;
+      range.l_len = lock.length;
+      must(context, "take the lock on descriptor", fd, SYS_fcntl, lock.fd, lock.command, &range);
+    }
+  }
+}
+
 struct ThreadStart {
   Context context;
   const Thread* thread;
@@ -502,6 +524,8 @@ struct ThreadStart {
   Shared* shared = context.plan->shared;
   pass(shared, Stage::rebuilt);
   if (thread.tid == context.pid) {
+    must(context, "close internal descriptors", 0, SYS_close_range, context.plan->first_internal_fd, ~0U, 0);
+    take_locks(context);
     // What any thread's change of credentials undoes, or what could be in the way of the others until here.
     if (context.plan->mdwe != 0) {
       must(context, "deny memory that is writable and executable", 0, SYS_prctl, prctl_set_mdwe, context.plan->mdwe, 0,
@@ -515,9 +539,6 @@ struct ThreadStart {
     }
     restore_timers(context);
     queue_signals(context, context.plan->pending, context.plan->pending_count, 0);
-    if (context.plan->first_internal_fd >= 0) {
-      must(context, "close internal descriptors", 0, SYS_close_range, context.plan->first_internal_fd, ~0U, 0);
-    }
   }
   restore_seccomp(context, thread);
   restore_capabilities(context, thread.credentials);
