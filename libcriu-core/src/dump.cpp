@@ -101,6 +101,9 @@ void dump(const Options& options) {
   stats.set_freezing_time(freezing.microseconds());
   const Stopwatch frozen;
   saved.resize(tree.tasks().size());
+  for (const auto& task : tree.tasks()) {
+    context.tasks.insert(task.pid);
+  }
   unseal(images);
   task::save_tree(context, tree);
   for (std::size_t i = 0; i < saved.size(); ++i) {
@@ -135,11 +138,11 @@ void dump(const Options& options) {
     all.files.keep_links();
   }
   pages.fill(stats);
+  if (const auto scanned = all.files.scan_time(); scanned != 0) {
+    stats.set_irmap_resolve(static_cast<std::uint32_t>(scanned));
+  }
   finish_stats(options, stats);
   LOG_INFO("Dumping finished successfully");
 }
 
 }  // namespace criu
-  if (const auto scanned = all.files.scan_time(); scanned != 0) {
-    stats.set_irmap_resolve(static_cast<std::uint32_t>(scanned));
-  }

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "base/error.hpp"
@@ -32,6 +34,10 @@ struct DumpContext {
   // Numbers of pages files: one for each address space or shared object.
   std::uint32_t last_pages_id = 0;
   std::uint32_t new_pages_id() { return ++last_pages_id; }
+  // All namespaces that tasks of the tree live in, by what their links say ("net:[4026531840]").
+  const std::map<std::string, std::uint32_t>* namespaces = nullptr;
+  // The tasks of the tree, zombies included.
+  std::unordered_set<pid_t> tasks;
 
   // Runs a step for one object; its Error is kept and the others get their turn.
   template <typename Step>

@@ -125,10 +125,10 @@ void set_file_validation(Options& options, const Given& given) {
   }
 }
 
-// Of the kinds of external resources only this one is there yet.
+// Of the kinds of external resources only these are there yet.
 void add_external(Options& options, const Given& given) {
   const std::string_view value = given.value;
-  if (value.starts_with("unix[")) {
+  if (value.starts_with("unix[") || value.starts_with("file[")) {
     options.external.emplace(value);
   } else {
     options.not_yet.insert("external");
@@ -208,7 +208,7 @@ constexpr OptionInfo table[] = {
   {"root", 'r', value, false, restore_command, "PATH", general, "the root of the restored mount namespace", nullptr},
   {"timeout", 0, value, false, dumps, "SECONDS", general, "how long freezing the tree may take (default: 10; 0: as long as it takes)", set_timeout},
   {"freeze-cgroup", 0, value, false, dumps, "PATH", general, "freeze the tree by its control group", nullptr},
-  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (only unix[INODE] so far)", add_external},
+  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (only unix[INODE] and file[MOUNT:INODE] so far)", add_external},
   {"empty-ns", 0, value, false, both, "net", general, "do not save the contents of the network namespace", nullptr},
   {"action-script", 0, value, false, every_command, "PATH", general, "run this at every stage", append<&Options::action_scripts>},
   {"display-stats", 0, none, true, both, nullptr, general, "print statistics at the end", flag<&Options::display_stats>},

@@ -8,6 +8,8 @@
 #include "files/fifo.hpp"
 #include "files/inotify.hpp"
 #include "files/memfd.hpp"
+#include "files/namespace_file.hpp"
+#include "files/pidfd.hpp"
 #include "files/pipe.hpp"
 #include "files/regular.hpp"
 #include "files/signalfd.hpp"
@@ -31,6 +33,8 @@ const Kind* const table[] = {
     &memfd_kind,
     &inotify_kind,
     &fanotify_kind,
+    &pidfd_kind,
+    &namespace_kind,
     &fifo_kind,
     &sockets::unix_kind,
     &sockets::inet_kind,

@@ -183,6 +183,12 @@ void Removed::save_link(Saver& saver, const Nameless& file) {
   put_remap(saver, file.id, entry.id(), images::LINKED);
 }
 
+void Removed::save_process(Saver& saver, std::uint32_t file_id, pid_t pid) {
+  if (processes_.insert(pid).second) {
+    put_remap(saver, file_id, static_cast<std::uint32_t>(pid), images::PROCFS);
+  }
+}
+
 Removed::~Removed() {
   for (const auto& link : links_) {
     if (::unlink(link.c_str()) < 0) {
@@ -390,7 +396,8 @@ Remaps::Remaps(const RestoreContext& context) {
     }
     const auto& path = path_of(context, remap.orig_id());
     if (type == images::PROCFS) {
-      throw Error("not supported by this version", fmt::format("{} is of a process that was gone already", path), 0);
+      processes_.insert(static_cast<pid_t>(id));  // who stands in for it is in the family
+      continue;
     }
     auto known = done.find({type, id});
     if (known == done.end()) {
@@ -398,6 +405,9 @@ Remaps::Remaps(const RestoreContext& context) {
       fds_.push_back(context.internal(type == images::GHOST ? restore_ghost(context, id, path, ghost)
                                                             : restore_link(path_of(context, id), path)));
       known = done.emplace(std::pair{type, id}, fds_.back().get()).first;
+      if (type == images::GHOST) {
+        by_inode_.emplace(ghost.ino(), std::pair{ghost.dev(), fds_.back().get()});
+      }
       if (type == images::LINKED) {
         links_.push_back(path_of(context, id));
       }
@@ -406,23 +416,11 @@ Remaps::Remaps(const RestoreContext& context) {
   }
 }
 
-      if (type == images::GHOST) {
-        by_inode_.emplace(ghost.ino(), std::pair{ghost.dev(), fds_.back().get()});
-      }
 int Remaps::find(std::uint32_t file_id) const {
   const auto found = by_file_.find(file_id);
   return found == by_file_.end() ? -1 : found->second;
 }
 
-void Remaps::unlink_links() const {
-  for (const auto& link : links_) {
-    if (::unlink(link.c_str()) < 0 && errno != ENOENT) {
-      LOG_WARN("{} cannot be removed: {}", link, std::strerror(errno));
-    }
-  }
-}
-
-}  // namespace criu::files
 int Remaps::find_inode(std::uint32_t dev, std::uint64_t ino) const {
   const auto [begin, end] = by_inode_.equal_range(ino);
   for (auto at = begin; at != end; ++at) {
@@ -434,3 +432,12 @@ int Remaps::find_inode(std::uint32_t dev, std::uint64_t ino) const {
   return begin != end && std::next(begin) == end ? begin->second.second : -1;
 }
 
+void Remaps::unlink_links() const {
+  for (const auto& link : links_) {
+    if (::unlink(link.c_str()) < 0 && errno != ENOENT) {
+      LOG_WARN("{} cannot be removed: {}", link, std::strerror(errno));
+    }
+  }
+}
+
+}  // namespace criu::files

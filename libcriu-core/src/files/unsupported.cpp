@@ -15,8 +15,6 @@ struct Name {
 };
 
 constexpr Name names[] = {
-    {"anon_inode:[pidfd]", "a pidfd"},
-    {"pidfd:", "a pidfd"},
     {"anon_inode:[userfaultfd]", "a userfaultfd"},
     {"anon_inode:[io_uring]", "an io_uring"},
     {"anon_inode:bpf-map", "a BPF map"},
@@ -31,14 +29,6 @@ constexpr Name names[] = {
     {"/dmabuf:", "a DMA buffer"},
     {"anon_inode:sync_file", "a fence of a graphics device"},
     {"/secretmem", "secret memory (memfd_secret)"},
-    {"mnt:", "a mount namespace"},
-    {"net:", "a network namespace"},
-    {"pid:", "a pid namespace"},
-    {"user:", "a user namespace"},
-    {"uts:", "a UTS namespace"},
-    {"ipc:", "an IPC namespace"},
-    {"time:", "a time namespace"},
-    {"cgroup:", "a cgroup namespace"},
 };
 
 std::string name_socket(int fd) {

@@ -20,6 +20,7 @@ class Ids {
   // Numbers this process first: the format wants it as the reference that tells which namespaces are the tree's own.
   Ids();
   const images::task_kobj_ids_entry& own() const { return own_; }
+  const std::map<std::string, std::uint32_t>& namespaces() const { return namespaces_; }
   images::task_kobj_ids_entry of(pid_t pid, const procfs::Task& task);
 
   // What a task that was numbered has in common with one numbered before it, and with which; nothing: an empty text.

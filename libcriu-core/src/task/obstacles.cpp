@@ -62,10 +62,19 @@ bool is_32_bit(const procfs::Task& proc) {
 
 class Look {
  public:
-  Look(DumpContext& context, pid_t root) : context_(context), root_(root), files_(context) {}
+  Look(DumpContext& context, pid_t root) : context_(context), root_(root), files_(context) {
+    context.namespaces = &ids_.namespaces();
+  }
 
+  void tree() {
+    task(root_);
+    files_.finish();
+  }
+
+ private:
   void task(pid_t pid) {
     const procfs::Task proc(pid);
+    context_.tasks.insert(pid);
     const auto stat = procfs::parse_stat(proc.read("stat"));
     const auto name = fmt::format("task {} ({})", pid, stat.comm);
     const auto tids = tids_of(pid);
@@ -84,7 +93,6 @@ class Look {
     }
   }
 
- private:
   // Each thread has those that it made itself.
   void children(const procfs::Task& proc, pid_t tid) {
     std::istringstream children;
@@ -156,7 +164,7 @@ std::vector<std::string> obstacles(const Options& options) {
   const ScratchDirectory scratch;
   const image::Directory images(scratch.path());
   DumpContext context{.options = options, .images = images, .look_only = true, .obstacles = {}};
-  Look(context, options.tree).task(options.tree);
+  Look(context, options.tree).tree();
   std::vector<std::string> lines;
   for (const auto& obstacle : context.obstacles) {
     if (!gone(obstacle)) {
