@@ -117,16 +117,16 @@ void Collector::collect_descriptor(const Table& from, int fd, image::Writer& wri
       pid, fd, {}, {}, kernel::parse_fdinfo(read_info(from.infos, name, fmt::format("fd {} of task {}", fd, pid))), -1};
   const bool cloexec = (description.info.flags & O_CLOEXEC) != 0;
   const auto fresh = saver_.new_file_id();
+  const auto id = saver_.registry().identify({pid, fd}, description.info, fresh);
+  auto& table = saver_.registry().table(pid);
+  table.by_fd[fd] = id;
+  table.by_id.emplace(id, fd);
   if (has_locks(description.info)) {
     context_.attempt([&] {
       const auto what = fmt::format("fd {} of task {} ({})", fd, pid, read_link(from.fds, name, description.what()));
       saver_.locks().collect(context_, {pid, fd}, id, from.files_id, description.info, what);
     });
   }
-  const auto id = saver_.registry().identify({pid, fd}, description.info, fresh);
-  auto& table = saver_.registry().table(pid);
-  table.by_fd[fd] = id;
-  table.by_id.emplace(id, fd);
   if (id == fresh) {
     types_[id] = images::UND;
     description.link = read_link(from.fds, name, description.what());
@@ -288,6 +288,7 @@ void Collector::finish() {
     });
   }
   late_.clear();
+  context_.attempt([&] { saver_.refuse_autofs(); });
   saver_.finish();
 }
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "files/bpf_map.hpp"
 #include "files/epoll.hpp"
 #include "files/eventfd.hpp"
 #include "files/fanotify.hpp"
@@ -14,6 +15,7 @@
 #include "files/regular.hpp"
 #include "files/signalfd.hpp"
 #include "files/timerfd.hpp"
+#include "files/tun.hpp"
 #include "sockets/inet.hpp"
 #include "sockets/netlink.hpp"
 #include "sockets/packet.hpp"
@@ -34,7 +36,9 @@ const Kind* const table[] = {
     &inotify_kind,
     &fanotify_kind,
     &pidfd_kind,
+    &bpf_map_kind,
     &namespace_kind,
+    &tun_kind,
     &fifo_kind,
     &sockets::unix_kind,
     &sockets::inet_kind,

@@ -12,6 +12,7 @@ void prepare(RestoreContext& context) {
   context.objects.pipe_queues = Queues(context, image::type::pipes_data);
   context.objects.fifo_queues = Queues(context, image::type::fifo_data);
   context.objects.locks = Locks(context);
+  context.objects.bpf_maps = read_bpf_maps(context.images);
   context.objects.remaps = Remaps(context);
   if (auto reader = context.images.open(image::type::sk_queues)) {
     context.objects.socket_queues =

@@ -2,12 +2,13 @@
 // What restored files need besides their entries, read and made in the master before the first task.
 #pragma once
 
+#include "files/bpf_map.hpp"
 #include "files/locks.hpp"
 #include "files/queues.hpp"
 #include "files/removed.hpp"
+#include "kernel/mounts.hpp"
 #include "sockets/names.hpp"
 #include "sockets/socket_options.hpp"
-#include "kernel/mounts.hpp"
 #include "sockets/tcp_saved.hpp"
 
 namespace criu::files {
@@ -16,12 +17,13 @@ struct Objects {
   Queues pipe_queues;
   Queues fifo_queues;
   Remaps remaps;
-  base::Fd socket_queues;  // the image
-  sockets::Names socket_names;
   Locks locks;
-  sockets::SocketOptions socket_options;
+  BpfMaps bpf_maps;
   // The mounts of this process, once something is looked for on them.
   std::unique_ptr<kernel::Mounts> mounts;
+  base::Fd socket_queues;  // the image
+  sockets::Names socket_names;
+  sockets::SocketOptions socket_options;
   sockets::SavedConnections tcp;
   // Of internet sockets: how many have this protocol and port.
   std::map<std::pair<std::uint32_t, std::uint32_t>, unsigned> inet_ports;

@@ -28,6 +28,7 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
   pipe.set_pipe_id(static_cast<std::uint32_t>(description.stat.st_ino));
   pipe.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));
   if ((pipe.flags() & O_ACCMODE) != O_WRONLY) {
+    saver.note_reader(description.stat.st_ino, {description.pid, description.fd});
     save_queue(saver, image::type::pipes_data, description.own, pipe.pipe_id(), description.what());
   }
 }

@@ -71,6 +71,15 @@ bool Registry::is_watched(Ref epoll, const kernel::EpollTarget& target, unsigned
   return compare_watched({epoll.pid, target.fd}, epoll, target.fd, nth) == 0;
 }
 
+bool Registry::has_writer(std::uint64_t ino) const {
+  for (auto at = trees_.lower_bound(Key{ino, -0x7fffffff, 0, 0}); at != trees_.end() && at->first.ino == ino; ++at) {
+    if ((at->first.mode & O_ACCMODE) != O_RDONLY) {
+      return true;
+    }
+  }
+  return false;
+}
+
 const Registry::Table* Registry::find_table(pid_t pid) const {
   const auto found = tables_.find(pid);
   return found == tables_.end() ? nullptr : &found->second;

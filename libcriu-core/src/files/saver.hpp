@@ -16,8 +16,8 @@
 #include "files/locks.hpp"
 #include "files/registry.hpp"
 #include "files/removed.hpp"
-#include "image/stream.hpp"
 #include "files/watched.hpp"
+#include "image/stream.hpp"
 #include "memory/shared.hpp"
 #include "sockets/survey.hpp"
 
@@ -41,6 +41,10 @@ class Saver {
     return queues_.insert({type.magic, pipe_id}).second;
   }
 
+  // An end of a pipe that is read, by a descriptor of a task. If nobody in the tree writes to it, that may be the
+  // kernel.
+  void note_reader(std::uint64_t ino, Ref reader) { readers_.emplace_back(ino, reader); }
+
   // The id of a file that waits in a queue, of which this is a copy. `referrer` says where, for messages.
   std::uint32_t refer_in_flight(base::Fd fd, const std::string& referrer);
   // Those of them that were met for the first time and are still to be saved, under their ids.
@@ -51,16 +55,19 @@ class Saver {
 
   Registry& registry() { return registry_; }
   Removed& removed() { return removed_; }
+  WatchedInodes& inodes() { return watched_; }
+  LockSaver& locks() { return locks_; }
   memory::ObjectSaver& shared_objects() { return shared_objects_; }
 
   // What an epoll descriptor watches: the nth of those that were added under that number.
   struct Watched {
-  LockSaver& locks() { return locks_; }
     std::uint32_t file_id = 0;  // 0: nothing that is known
     int fd = -1;                // its number in the table of the epoll descriptor; -1: not there any more
-  WatchedInodes& inodes() { return watched_; }
   };
   Watched watched(pid_t pid, int epoll, const kernel::EpollTarget& target, unsigned nth) const;
+
+  // A pipe by which the kernel asks an automounter is an Error.
+  void refuse_autofs();
 
   // Seals all images.
   void finish();
@@ -69,6 +76,8 @@ class Saver {
   DumpContext& dump_;
   Registry registry_;
   Removed removed_;
+  WatchedInodes watched_;
+  LockSaver locks_;
   memory::ObjectSaver shared_objects_;
   image::Writer files_;
   std::map<std::uint32_t, image::Writer> images_;  // by magic
@@ -76,9 +85,8 @@ class Saver {
   std::deque<std::pair<std::uint32_t, Description>> in_flight_;
   std::vector<base::Fd> kept_;  // the registry knows what is in flight by these
   std::unique_ptr<sockets::Survey> sockets_;
-  LockSaver locks_;
   std::uint32_t last_file_id_ = 0;
+  std::vector<std::pair<std::uint64_t, Ref>> readers_;
 };
 
 }  // namespace criu::files
-  WatchedInodes watched_;
