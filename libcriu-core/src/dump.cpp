@@ -5,11 +5,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 
 #include "action_scripts.hpp"
 #include "log.hpp"
 #include "namespaces/time.hpp"
+#include "plugins.hpp"
 #include "stats.hpp"
 #include "task/dump.hpp"
 
@@ -39,7 +41,7 @@ void seal(DumpContext& context, const task::Ids& ids, NetworkLockMethod method, 
   if (context.options.tcp_close) {
     inventory.set_tcp_close(true);
   }
-  inventory.mutable_plugins_entry();
+  plugins::put(inventory);
   inventory.set_dump_criu_run_id(context.run_id);
   image::Writer writer(context.images.fd(), image::file_name(image::type::inventory, 0), image::type::inventory);
   writer.write(inventory);
@@ -74,6 +76,24 @@ void save_address_spaces(DumpContext& context, const task::FrozenTree& tree, std
   }
 }
 
+// Devices are brought to rest while their tasks still run.
+void pause_devices(pid_t root) {
+  if (!plugins::listen_to(CR_PLUGIN_HOOK__PAUSE_DEVICES)) {
+    return;
+  }
+  std::vector<pid_t> tasks{root};
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    plugins::tell(CR_PLUGIN_HOOK__PAUSE_DEVICES, tasks[i]);
+    std::error_code ended;  // meanwhile
+    for (const auto& thread : std::filesystem::directory_iterator(fmt::format("/proc/{}/task", tasks[i]), ended)) {
+      std::ifstream children(thread.path() / "children");
+      for (pid_t child = 0; children >> child;) {
+        tasks.push_back(child);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 std::string new_run_id() {
@@ -93,8 +113,10 @@ void dump(const Options& options) {
   std::vector<task::SavedTask> saved;
   const Worker::Scope working(context.worker);
   run_scripts(options, Event::pre_dump, {images.fd(), options.tree});
+  Plugins loaded(options, CR_PLUGIN_STAGE__DUMP, images.fd());
   outbox.prepare();
   task::Collected all(context);
+  pause_devices(options.tree);
   const Stopwatch freezing;
   task::FrozenTree tree(options.tree, options.timeout);
   images::dump_stats_entry stats;
@@ -103,6 +125,7 @@ void dump(const Options& options) {
   saved.resize(tree.tasks().size());
   for (const auto& task : tree.tasks()) {
     context.tasks.insert(task.pid);
+    plugins::tell(CR_PLUGIN_HOOK__CHECKPOINT_DEVICES, task.pid);
   }
   unseal(images);
   task::save_tree(context, tree);
@@ -112,6 +135,7 @@ void dump(const Options& options) {
     }
     context.attempt([&] { task::save_task(context, tree, i, all, saved[i]); });
   }
+  plugins::tell(CR_PLUGIN_HOOK__DUMP_DEVICES_LATE, options.tree);
   all.files.finish();
   stop_at_obstacles(context);  // before the longest part, which the worker has only begun
   context.worker.wait();
@@ -142,6 +166,7 @@ void dump(const Options& options) {
     stats.set_irmap_resolve(static_cast<std::uint32_t>(scanned));
   }
   finish_stats(options, stats);
+  loaded.succeed();
   LOG_INFO("Dumping finished successfully");
 }
 

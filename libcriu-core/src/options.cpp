@@ -204,7 +204,7 @@ constexpr OptionInfo table[] = {
   {"work-dir", 'W', value, false, every_command, "DIR", general, "where logs, pid files, statistics go (default: the image directory)", text<&Options::work_dir>},
   {"prev-images-dir", 0, value, false, dumps, "DIR", general, "the checkpoint before this one, relative to the image directory", nullptr},
   {"pidfile", 0, value, false, restore_command | servers, "FILE", general, "write the pid of the root task here; must not exist", text<&Options::pidfile>},
-  {"libdir", 'L', value, false, dumps | restore_command, "DIR", general, "where plugins are", nullptr},
+  {"libdir", 'L', value, false, dumps | restore_command, "DIR", general, "where plugins are (default: /usr/lib/criu)", text<&Options::libdir>},
   {"root", 'r', value, false, restore_command, "PATH", general, "the root of the restored mount namespace", nullptr},
   {"timeout", 0, value, false, dumps, "SECONDS", general, "how long freezing the tree may take (default: 10; 0: as long as it takes)", set_timeout},
   {"freeze-cgroup", 0, value, false, dumps, "PATH", general, "freeze the tree by its control group", nullptr},
@@ -427,6 +427,9 @@ void resolve_paths(Options& options) {
     options.work_dir = options.images_dir;
   }
   absolute(options.work_dir, here);
+  if (!options.libdir.empty()) {
+    absolute(options.libdir, here);
+  }
   if (!options.pidfile.empty()) {
     absolute(options.pidfile, options.work_dir);
   }

@@ -80,6 +80,7 @@ struct Options {
 
   bool force_irmap = false;                   // paths of watched files are found by scanning,
   std::vector<std::string> irmap_scan_paths;  // here, too
+  std::string libdir;                         // where plugins are; empty: where the environment or the build says
 };
 
 // The directory that relative names of results (pid file, statistics, log) start from.

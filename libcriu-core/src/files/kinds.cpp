@@ -12,6 +12,7 @@
 #include "files/namespace_file.hpp"
 #include "files/pidfd.hpp"
 #include "files/pipe.hpp"
+#include "files/plugin_file.hpp"
 #include "files/regular.hpp"
 #include "files/signalfd.hpp"
 #include "files/timerfd.hpp"
@@ -44,6 +45,7 @@ const Kind* const table[] = {
     &sockets::inet_kind,
     &sockets::netlink_kind,
     &sockets::packet_kind,
+    &plugin_kind,
     &regular_kind,
 };
 
