@@ -121,15 +121,14 @@ TEST_CASE("the last of two that contradict each other wins") {
 }
 
 TEST_CASE("what is not there yet is refused by name, all of it, by the commands it would change") {
-  const auto options = with({{"tree", "7"}, {"file-locks", nullptr}, {"skip-mnt", "/x"}, {"prev-images-dir", "p"}});
-  CHECK(refusal(options, dump_command) ==
-        "--file-locks, --prev-images-dir, --skip-mnt: not supported by this version yet");
-  CHECK(refusal(options, restore_command) == "--file-locks: not supported by this version yet");
+  const auto options = with({{"tree", "7"}, {"stream", nullptr}, {"skip-mnt", "/x"}, {"prev-images-dir", "p"}});
+  CHECK(refusal(options, dump_command) == "--prev-images-dir, --skip-mnt, --stream: not supported by this version yet");
+  CHECK(refusal(options, restore_command) == "--stream: not supported by this version yet");
   CHECK(refusal(options, check_command).empty());
 }
 
 TEST_CASE("switching off, or asking for what happens anyway, is fine") {
-  CHECK(refusal(with({{"tree", "7"}, {"file-locks", nullptr}, {"no-file-locks", nullptr}}), dump_command).empty());
+  CHECK(refusal(with({{"tree", "7"}, {"stream", nullptr}, {"no-stream", nullptr}}), dump_command).empty());
   CHECK(refusal(with({{"tree", "7"}, {"manage-cgroups", "ignore"}, {"network-lock", "skip"}, {"cpu-cap", "none"}}),
                 dump_command)
             .empty());
