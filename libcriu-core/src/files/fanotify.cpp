@@ -26,6 +26,7 @@ constexpr std::uint32_t evictable = 0x200;             // FAN_MARK_EVICTABLE, Li
 constexpr std::uint32_t ignores = 0x400;               // FAN_MARK_IGNORE, Linux 6.0
 
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
+  refuse_in_flight(description);
   const auto group = kernel::fanotify_group(description.info.text);
   auto& fanotify = *entry.mutable_ffy();
   fanotify.set_id(entry.id());

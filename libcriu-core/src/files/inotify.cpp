@@ -29,6 +29,7 @@ std::string name_watch(const Description& description, int wd) {
 }
 
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
+  refuse_in_flight(description);
   auto& inotify = *entry.mutable_ify();
   inotify.set_id(entry.id());
   inotify.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));

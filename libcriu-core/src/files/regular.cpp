@@ -145,11 +145,14 @@ void save_external(const Description& description, images::file_entry& entry) {
 }
 
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
-  if (is_external(saver.dump().options, external_key(description))) {
+  if (!saver.dump().options.external.empty() && is_external(saver.dump().options, external_key(description))) {
     return save_external(description, entry);
   }
   refuse_device(description);
   refuse_thread(description);
+  if (description.info.pos != 0 && description.link.starts_with("/proc/")) {
+    refuse_in_flight(description);
+  }
   save_path(saver, description, entry);
 }
 
