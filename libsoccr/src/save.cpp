@@ -95,18 +95,28 @@ void check_state(int fd, unsigned state) {
   }
 }
 
-// What moves when a packet comes in.
+// What moves when a packet comes in; and first of all what moves by itself: while the send queue is the selected one, a
+// kernel that wants to send (its pacing timer wants to all the time) counts as sent what never left.
 struct Moment {
-  std::uint32_t state, inq_seq, inq_len, outq_seq, outq_len, unsent;
+  std::uint32_t unsent, state, inq_seq, inq_len, outq_seq, outq_len;
 
   explicit Moment(int fd)
-      : state(state_of(fd)),
+      : unsent(count(fd, SIOCOUTQNSD, "SIOCOUTQNSD")),
+        state(state_of(fd)),
         inq_seq(queue_seq(fd, TCP_RECV_QUEUE)),
         inq_len(count(fd, SIOCINQ, "SIOCINQ")),
         outq_seq(queue_seq(fd, TCP_SEND_QUEUE)),
-        outq_len(count(fd, SIOCOUTQ, "SIOCOUTQ")),
-        unsent(count(fd, SIOCOUTQNSD, "SIOCOUTQNSD")) {}
-  bool operator==(const Moment&) const = default;
+        outq_len(count(fd, SIOCOUTQ, "SIOCOUTQ")) {}
+
+  // In words, what is different now in what only the peer can change; empty: nothing.
+  std::string changes_until(const Moment& now) const {
+    const auto changed = [](const char* what, std::uint32_t from, std::uint32_t to) {
+      return from == to ? "" : std::string(", ") + what + " from " + std::to_string(from) + " to " + std::to_string(to);
+    };
+    return changed("state", state, now.state) + changed("received", inq_seq, now.inq_seq) +
+           changed("unread", inq_len, now.inq_len) + changed("written", outq_seq, now.outq_seq) +
+           changed("not acknowledged", outq_len, now.outq_len);
+  }
 };
 
 // A FIN counts in the kernel's numbers, and not in ours.
@@ -211,8 +221,8 @@ Saved save_connection(int fd) {
     saved->inq = peek(fd, TCP_RECV_QUEUE, fields.inq_len, "receive queue");
     saved->outq = peek(fd, TCP_SEND_QUEUE, fields.outq_len, "send queue");
   }
-  if (Moment(fd) != before) {
-    refuse("it changed meanwhile", EAGAIN, "keep the peer's packets away");
+  if (const auto changes = before.changes_until(Moment(fd)); !changes.empty()) {
+    refuse("it changed meanwhile" + changes, EAGAIN, "keep the peer's packets away");
   }
   validate(fields);
   return saved;

@@ -223,7 +223,7 @@ Baseline measure_baseline(const std::string& directory) {
 
 Result measure(const std::string& criu, const std::string& directory, Load load, std::size_t amount, int times) {
   Result best;
-  best.dump = best.restore = best.frozen = std::numeric_limits<double>::max();
+  best.dump = best.restore = std::numeric_limits<double>::max();
   for (int i = 0; i < times; ++i) {
     const auto images = directory + "/images";
     fs::remove_all(images);
@@ -232,12 +232,25 @@ Result measure(const std::string& criu, const std::string& directory, Load load,
     best.dump = std::min(best.dump,
                          timed_criu({criu, "dump", "-D", images, "-t", std::to_string(pid)}, images, &best.dumper_mib));
     clear();
-    best.frozen = std::min(best.frozen, frozen_seconds(images));
     best.disk_mib = size_on_disk_mib(images);
     best.restore = std::min(best.restore, timed_criu({criu, "restore", "-D", images, "-d"}, images, nullptr));
     clear();
     fs::remove_all(images);
   }
+  return best;
+}
+
+double measure_frozen(const std::string& criu, const std::string& directory, Load load, std::size_t amount, int times) {
+  const auto images = directory + "/images";
+  const auto pid = start_victim(load, amount);
+  const auto best = best_of(times, [&] {
+    fs::remove_all(images);
+    fs::create_directory(images);
+    timed_criu({criu, "dump", "-D", images, "-t", std::to_string(pid), "--leave-running"}, images, nullptr);
+    return frozen_seconds(images);
+  });
+  clear();
+  fs::remove_all(images);
   return best;
 }
 

@@ -22,12 +22,14 @@ Baseline measure_baseline(const std::string& directory);
 
 struct Result {
   double dump = 0, restore = 0;  // seconds from the start of the command to its end
-  double frozen = 0;             // seconds, from the statistics of the dump
   double disk_mib = 0;           // what the images take
   double dumper_mib = 0;         // the dumping program's largest resident set
 };
 
 // Dumps and restores a victim `times` times over and takes the smallest times. Throws base::Error when criu-cli fails.
 Result measure(const std::string& criu, const std::string& directory, Load load, std::size_t amount, int times);
+// How long a victim stands still that goes on afterwards, in seconds, from the statistics of the dump; the smallest of
+// `times` dumps. One that ends with the dump need not be quick about it.
+double measure_frozen(const std::string& criu, const std::string& directory, Load load, std::size_t amount, int times);
 
 }  // namespace bench

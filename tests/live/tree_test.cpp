@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // The shape of the tree: parents, groups, sessions, the dead and the stopped.
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "harness/live.hpp"
 
@@ -299,6 +302,61 @@ LIVE_TEST("tree: stopped with all its threads, by a signal of the terminal") {
   CHECK_EQ(state_of(child.pid()), 'T');
   CHECK_EQ(::kill(child.pid(), SIGCONT), 0);
   await_syscall(child.pid(), SYS_pause);
+  CHECK_EQ(::kill(child.pid(), SIGKILL), 0);
+  CHECK_EQ(child.join(), SIGKILL);
+}
+
+LIVE_TEST("tree: a stopped process does not run before it is continued, with none of its threads") {
+  constexpr int threads = 16;
+  auto* counts = static_cast<volatile std::uint64_t*>(
+      ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  REQUIRE(counts != MAP_FAILED);
+  Child child(
+      [counts] {
+        std::vector<std::thread> all;
+        for (int i = 0; i < threads; ++i) {
+          all.emplace_back([counts, i] {
+            for (;;) {
+              counts[i] = counts[i] + 1;
+            }
+          });
+        }
+        ::pause();
+      },
+      [counts](pid_t) {
+        for (int i = 0; i < threads; ++i) {
+          await([counts, i] { return counts[i] > 0; }, "all threads run");
+        }
+      });
+  REQUIRE(::kill(child.pid(), SIGSTOP) == 0);
+  int status = 0;
+  REQUIRE(::waitpid(child.pid(), &status, WUNTRACED) == child.pid());
+  const std::vector<std::uint64_t> before(counts, counts + threads);
+  checkpoint_here();
+  CHECK_EQ(state_of(child.pid()), 'T');
+  for (int i = 0; i < threads; ++i) {
+    CHECK_EQ(counts[i], before[static_cast<std::size_t>(i)]);
+  }
+  CHECK_EQ(::kill(child.pid(), SIGCONT), 0);
+  await([&] { return counts[0] > before[0]; }, "it runs again");
+  CHECK_EQ(::kill(child.pid(), SIGKILL), 0);
+  CHECK_EQ(child.join(), SIGKILL);
+}
+
+LIVE_TEST("tree: a process stays stopped whose group has lost its job control") {
+  Child child(
+      [] {
+        REQUIRE(::setpgid(0, 0) == 0);
+        ::pause();
+      },
+      [](pid_t pid) { await_syscall(pid, SYS_pause); });
+  REQUIRE(::kill(child.pid(), SIGTSTP) == 0);
+  int status = 0;
+  REQUIRE(::waitpid(child.pid(), &status, WUNTRACED) == child.pid());
+  // Without a parent in another group of its session SIGTSTP would be ignored; and it is stopped all the same.
+  REQUIRE(::setpgid(child.pid(), ::getpgrp()) == 0);
+  checkpoint_here();
+  CHECK_EQ(state_of(child.pid()), 'T');
   CHECK_EQ(::kill(child.pid(), SIGKILL), 0);
   CHECK_EQ(child.join(), SIGKILL);
 }

@@ -277,6 +277,9 @@ std::vector<Area> parse_smaps(std::string_view text) {
       areas.push_back(std::move(area));
     } else if (!areas.empty() && line.starts_with("VmFlags: ")) {
       areas.back().flags = line.substr(9);
+    } else if (!areas.empty() && line.starts_with("Rss:")) {
+      Scanner size(line.substr(4));
+      areas.back().resident = size.need<std::uint64_t>() * 1024;
     } else if (!areas.empty() && (line.starts_with("Shared_Clean:") || line.starts_with("Shared_Dirty:"))) {
       Scanner size(line.substr(13));
       areas.back().mapped_by_others |= size.need<std::uint64_t>() != 0;

@@ -77,6 +77,7 @@ struct Area {
   std::uint64_t inode = 0;
   std::string name;
   std::uint64_t page_size = 4096;
+  std::uint64_t resident = 0;  // bytes
   unsigned protection_key = 0;
   bool mapped_by_others = false;  // some of its pages are
   std::string flags;              // VmFlags: two letters and a blank each

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,6 +11,8 @@
 #include <string>
 
 #include "base/error.hpp"
+#include "base/fd.hpp"
+#include "memory/pages.hpp"
 
 namespace criu::memory {
 
@@ -18,7 +21,28 @@ namespace {
 // Below this kernels may refuse mappings (vm.mmap_min_addr), and small numbers are easily mistaken for pointers.
 constexpr std::uint64_t lowest = 0x100000;
 
+// Whether this kernel's smaps tell it; Debian 12's do not.
+bool kernel_shows_lock_on_fault() {
+  static const bool shows = [] {
+    const base::Mapping page(::mmap(nullptr, page_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), page_size);
+    if (::mlock2(page.data(), page_size, MLOCK_ONFAULT) < 0) {
+      return true;  // nobody could have used it
+    }
+    const auto areas = procfs::parse_smaps(procfs::Task(::getpid()).read("smaps"));
+    return std::any_of(areas.begin(), areas.end(), [](const auto& area) { return area.has("lf"); });
+  }();
+  return shows;
+}
+
 }  // namespace
+
+// Where the kernel does not tell: what is locked and can be read is there as a whole, unless it waits for faults.
+bool is_locked_on_fault(const procfs::Area& area) {
+  if (!area.has("lo") || area.has("lf")) {
+    return area.has("lo");
+  }
+  return area.readable && area.resident < area.end - area.start && !kernel_shows_lock_on_fault();
+}
 
 void merge(std::vector<Interval>& intervals) {
   std::sort(intervals.begin(), intervals.end(), [](const Interval& a, const Interval& b) { return a.start < b.start; });

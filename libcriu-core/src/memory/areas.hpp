@@ -9,6 +9,8 @@
 #include <set>
 #include <vector>
 
+#include "kernel/procfs.hpp"
+
 namespace criu::memory {
 
 // The bits of vma_entry.status.
@@ -41,6 +43,9 @@ inline bool is_private(const images::vma_entry& vma) {
 
 // The kernel gives such memory a protection key by its own doing.
 inline bool is_execute_only(const images::vma_entry& vma) { return vma.prot() == PROT_EXEC; }
+
+// Locked page by page as it is touched (MLOCK_ONFAULT, MCL_ONFAULT).
+bool is_locked_on_fault(const procfs::Area& area);
 
 struct Interval {
   std::uint64_t start, end;

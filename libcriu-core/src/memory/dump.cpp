@@ -163,7 +163,7 @@ class AreaSaver {
       if (const auto advice = advice_of(area); advice != 0) {
         vma.set_madv(advice);
       }
-      if (area.has("lo") && area.has("lf")) {
+      if (is_locked_on_fault(area)) {
         vma.mutable_extension()->set_lock_on_fault(true);
       }
       if (area.protection_key != 0) {

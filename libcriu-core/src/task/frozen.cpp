@@ -10,6 +10,7 @@
 #include "base/error.hpp"
 #include "core/registers.hpp"
 #include "kernel/procfs.hpp"
+#include "memory/areas.hpp"
 #include "parasite_blob.h"
 
 namespace criu::task {
@@ -49,7 +50,7 @@ int future_locks(pid_t pid, std::uint64_t locked_before, std::uint64_t mapped) {
   }
   for (const auto& area : procfs::parse_smaps(proc.read("smaps"))) {
     if (area.start <= mapped && mapped < area.end) {
-      return area.has("lf") ? MCL_FUTURE | MCL_ONFAULT : MCL_FUTURE;
+      return memory::is_locked_on_fault(area) ? MCL_FUTURE | MCL_ONFAULT : MCL_FUTURE;
     }
   }
   return 0;

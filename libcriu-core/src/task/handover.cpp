@@ -42,6 +42,42 @@ void expect_stop(pid_t tid, int wanted, const char* what) {
   }
 }
 
+constexpr std::uint64_t bit_of(int signo) { return std::uint64_t{1} << (signo - 1); }
+
+std::uint64_t saved_mask(const images::core_entry& core) {
+  return core.has_tc() ? core.tc().blk_sigset() : core.thread_core().blk_sigset();
+}
+
+void set_mask(pid_t tid, std::uint64_t mask) {
+  check(::ptrace(PTRACE_SETSIGMASK, tid, sizeof mask, &mask), "set the signal mask of", fmt::format("thread {}", tid));
+}
+
+// Process groups that the signals of a terminal can stop: some member's parent is in another group of the session.
+std::set<pid_t> groups_under_job_control(const Checkpoint& checkpoint) {
+  std::set<pid_t> groups;
+  for (const auto& task : checkpoint.tasks) {
+    const auto group = static_cast<pid_t>(task->entry.pgid()), session = static_cast<pid_t>(task->entry.sid());
+    const auto* parent = task->parent;
+    const auto parent_group = parent != nullptr ? static_cast<pid_t>(parent->entry.pgid()) : ::getpgrp();
+    const auto parent_session = parent != nullptr ? static_cast<pid_t>(parent->entry.sid()) : ::getsid(0);
+    if (parent_session == session && parent_group != group) {
+      groups.insert(group);
+    }
+  }
+  return groups;
+}
+
+// The signal that stopped a process, if it would do so again, and else the one that always does.
+int stop_signal(const TaskImage& task, const std::set<pid_t>& job_control) {
+  const auto& tc = task.core.tc();
+  const auto signo = tc.has_stop_signo() ? static_cast<int>(tc.stop_signo()) : SIGSTOP;
+  const bool of_a_terminal = signo == SIGTSTP || signo == SIGTTIN || signo == SIGTTOU;
+  // Of the actions two are not in the list: those of SIGKILL and SIGSTOP, both below these three.
+  const bool stops = of_a_terminal && tc.sigactions(signo - 3).sigaction() == 0 &&
+                     job_control.contains(static_cast<pid_t>(task.entry.pgid()));
+  return stops ? signo : SIGSTOP;
+}
+
 std::uint64_t syscall_instruction(const restorer::Region& region) {
   const auto code = restorer::code();
   for (std::size_t i = 0; i + 1 < code.size(); ++i) {
@@ -145,12 +181,23 @@ void Handover::put_registers() {
       unmap_restorer(checkpoint_.tasks[i]->pid(), regions_[i]);
     }
   }
-  for_each_thread(checkpoint_, [&](const TaskImage& task, pid_t tid, const images::core_entry& core) {
+  for_each_thread(checkpoint_, [&](const TaskImage&, pid_t tid, const images::core_entry& core) {
     arch::restore_registers(tid, core, asleep_.contains(tid));
-    std::uint64_t mask = core.has_tc() ? core.tc().blk_sigset() : core.thread_core().blk_sigset();
-    check(::ptrace(PTRACE_SETSIGMASK, tid, sizeof mask, &mask), "set the signal mask of",
-          fmt::format("thread {} of {}", tid, task.name()));
+    set_mask(tid, saved_mask(core));
   });
+}
+
+// The first thread takes the signal while we still hold all of them, so that none runs as much as one instruction: when
+// they are let go, each goes from our stop into that of its process.
+void Handover::stop_again(const TaskImage& task, int signo) const {
+  const auto leader = task.pid();
+  set_mask(leader, ~bit_of(signo));  // or another pending signal would come first
+  check(::syscall(SYS_tgkill, leader, leader, signo), "stop", task.name());
+  check(::ptrace(PTRACE_CONT, leader, nullptr, nullptr), "run", task.name());
+  expect_stop(leader, signo, "taking the signal that stops it");
+  check(::ptrace(PTRACE_CONT, leader, nullptr, signo), "stop", task.name());
+  expect_stop(leader, signo | PTRACE_EVENT_STOP << 8, "stopped with its process");
+  set_mask(leader, saved_mask(task.core));
 }
 
 // Until here the death of this process is the end of all tasks, from here on it lets them go. One thread that is bound
@@ -170,10 +217,10 @@ void Handover::commit() {
 }
 
 void Handover::release(bool leave_stopped) {
+  const auto job_control = groups_under_job_control(checkpoint_);
   for (const auto& task : checkpoint_.tasks) {
     if (task->alive() && (leave_stopped || task->state() == TaskState::stopped)) {
-      const int signo = task->core.tc().has_stop_signo() ? static_cast<int>(task->core.tc().stop_signo()) : SIGSTOP;
-      check(::kill(task->pid(), leave_stopped ? SIGSTOP : signo), "stop", task->name());
+      stop_again(*task, leave_stopped ? SIGSTOP : stop_signal(*task, job_control));
     }
   }
   commit();

@@ -31,6 +31,7 @@ class Handover {
   void reap_attached(bool leaders) const;
   void commit();
   void put_to_sleep(pid_t tid);
+  void stop_again(const TaskImage& task, int signo) const;
   void unmap_restorer(pid_t leader, const restorer::Region& region);
 
   const Checkpoint& checkpoint_;

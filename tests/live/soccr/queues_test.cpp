@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // What is on its way: queues of all sizes, options, and many connections at once.
+#include <linux/filter.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
@@ -131,6 +133,33 @@ TEST_CASE("queues larger than the buffers of the new socket", "[queues]") {
   silence.lift();
   socket.resume();
   read_both(pair, written);
+}
+
+TEST_CASE("a connection whose sending is paced", "[queues]") {
+  const lab::Wire wire;
+  auto pair = lab::connect(wire, lab::Family::v4);
+  constexpr int rate = 30'000'000;  // so that the kernel's timer is always about to send some more
+  set_option(pair.host.get(), SOL_SOCKET, SO_MAX_PACING_RATE, rate);
+  set_option(pair.host.get(), SOL_SOCKET, SO_SNDBUFFORCE, 8 << 20);
+  const auto written = lab::send_until_full(pair.host.get(), host_words);
+  std::string at_peer;
+  soccr::Socket socket(pair.host.get());
+  for (int i = 0; i < 5; ++i) {
+    at_peer += lab::receive(pair.peer.get(), written / 10);
+    // All that comes is dropped from this moment on: the timer is still at work.
+    sock_filter drop{BPF_RET | BPF_K, 0, 0, 0};
+    const sock_fprog program{1, &drop};
+    REQUIRE(::setsockopt(pair.host.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0);
+    socket.hold();
+    int unsent = 0;
+    REQUIRE(::ioctl(pair.host.get(), SIOCOUTQNSD, &unsent) == 0);
+    const auto saved = socket.save();
+    CHECK(saved.fields().unsq_len == static_cast<std::uint32_t>(unsent));
+    socket.resume();
+    REQUIRE(::setsockopt(pair.host.get(), SOL_SOCKET, SO_DETACH_FILTER, &unsent, sizeof unsent) == 0);
+  }
+  at_peer += lab::receive(pair.peer.get(), written - at_peer.size());
+  CHECK(at_peer == lab::stream(0, written, host_words));
 }
 
 TEST_CASE("a closing connection with more to say than the peer takes", "[queues]") {
