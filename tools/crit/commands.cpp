@@ -5,11 +5,15 @@
 
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "codec.hpp"
+#include "diff.hpp"
+#include "explore.hpp"
+#include "report.hpp"
 
 namespace crit {
 
@@ -17,7 +21,7 @@ namespace {
 
 constexpr int wrong_usage = 2;
 
-constexpr const char* usage = "usage: crit [-h] [--version] {decode,encode,info,show} ...\n";
+constexpr const char* usage = "usage: crit [-h] [--version] {decode,encode,info,show,x,report,diff} ...\n";
 
 struct Arguments {
   std::string in = "-";
@@ -74,11 +78,50 @@ int run_show(const Arguments& arguments) {
   return finish_text(out);
 }
 
+int run_explore(const Arguments& arguments) {
+  Output out("-");
+  if (!explore(Checkpoint(arguments.words[0]), arguments.words[1], out)) {
+    std::fprintf(stderr,
+                 "usage: crit x [-h] DIR {ps,fds,mems,rss}\ncrit x: error: argument WHAT: invalid choice: '%s'\n",
+                 arguments.words[1].c_str());
+    return wrong_usage;
+  }
+  out.finish();
+  return 0;
+}
+
+int run_report(const Arguments& arguments) {
+  const Checkpoint checkpoint(arguments.words[0]);
+  Output out(arguments.out);
+  report(checkpoint, out);
+  out.finish();
+  return 0;
+}
+
+// As diff(1): 0 the same, 1 not, 2 trouble.
+int run_diff(const Arguments& arguments) {
+  constexpr int trouble = 2;
+  try {
+    Output out("-");
+    const bool any = diff(Checkpoint(arguments.words[0]), Checkpoint(arguments.words[1]), out);
+    out.finish();
+    return any ? 1 : 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "crit: %s\n", error.what());
+    return trouble;
+  }
+}
+
 constexpr Command commands[] = {
     {"decode", "[-i FILE] [-o FILE] [--pretty]", "an image as JSON", "iop", 0, run_decode},
     {"encode", "[-i FILE] [-o FILE]", "JSON as an image", "io", 0, run_encode},
     {"info", "FILE", "the kind of an image, and how many entries it has", "", 1, run_info},
     {"show", "[--nopl] FILE", "an image as pretty JSON", "n", 1, run_show},
+    {"x", "DIR {ps,fds,mems,rss}", "tasks, descriptors, memory areas or saved pages of a checkpoint", "", 2,
+     run_explore},
+    {"report", "[-o FILE] DIR", "a checkpoint as a page for a browser: tree, memory, descriptors, sizes, timings", "o",
+     1, run_report},
+    {"diff", "DIR DIR", "what differs between two checkpoints; exits with 1 if anything does", "", 2, run_diff},
 };
 
 void print_usage(std::FILE* to, const Command& command) {
