@@ -56,7 +56,7 @@ class Program(unittest.TestCase):
 
     def test_manuals(self):
         pages = {}
-        for name in ("crit.1",):
+        for name in ("crit.1", "coredump.1"):
             path = os.path.join(os.environ["MANUALS"], name)
             with open(path, encoding="utf-8") as file:
                 pages[name] = file.read()
