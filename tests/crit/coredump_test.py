@@ -68,9 +68,22 @@ class OfAProgram(Checkpoint):
             process.kill()
             process.wait()
             process.stdout.close()
+        self.images_come_back()
         result = coredump("-i", self.path("images"), "-o", self.dir)
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         return process.pid, self.path("core.%d" % process.pid)
+
+    def images_come_back(self):
+        """What this suite writes, its own fields among it, crit writes again to the same bytes."""
+        extended = 0
+        for name in os.listdir(self.path("images")):
+            if name.startswith("pages-") or not name.endswith(".img"):
+                continue
+            text = images.crit("decode", "-i", self.path("images", name)).stdout
+            with open(self.path("images", name), "rb") as file:
+                self.assertEqual(images.crit("encode", input=text).stdout, file.read(), name)
+            extended += text.count(b'"extension": {')
+        self.assertGreater(extended, 0)
 
     def test_of_a_cpp_program(self):
         pid, core = self.dump(VICTIM, self.path("deleted"))
@@ -92,7 +105,9 @@ class OfAProgram(Checkpoint):
         self.assertIn('"what was in a deleted file"', out)
         for number in range(3):
             self.assertIn("{0x1111000%d, 0x1111000%d, 0x1111000%d, 0x1111000%d}" % ((number,) * 4), out)
-        if " avx " in open("/proc/cpuinfo", encoding="ascii").read():
+        with open("/proc/cpuinfo", encoding="ascii") as file:
+            wide = " avx " in file.read()
+        if wide:
             for number in range(3):
                 self.assertRegex(out, r"\{0x2222000%d(, 0x2222000%d){7}\}|\{0x2222000%d <repeats 8 times>\}" % ((number,) * 3))
         # No more on the disk than was in memory.
