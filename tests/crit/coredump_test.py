@@ -162,6 +162,27 @@ class OfImages(Checkpoint):
         self.assertEqual(part(0x700000), b"f" * 5000 + bytes(4 * page - 5000))
         self.assertEqual(part(0x7ffe000), b"s" * page + bytes(3 * page))
 
+    def test_pages_of_a_parent(self):
+        images.checkpoint(self.path("before"))
+        self.assertEqual(os.stat(self.path("before", "pages-10.img")).st_size, 4 * images.PAGE)
+        os.symlink("../before", self.path("images", "parent"))
+        entry = lambda at, flags, pages: {"vaddr": at, "compat_nr_pages": 0, "flags": flags, "nr_pages": pages}
+        def pagemap(*entries):
+            images.put(self.path("images"), "pagemap-10.img", "PAGEMAP", [{"pages_id": 10}, *entries])
+        pagemap(entry(0x600000, 1, 2), entry(0x602000, 4, 1))
+        with open(self.path("images", "pages-10.img"), "wb") as file:
+            file.write(b"N" * images.PAGE)
+        result = coredump("-i", self.path("images"), "-o", self.dir, "-p", "10")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        with open(self.path("core.10"), "rb") as file:
+            self.assertIn(b"h" * 2 * images.PAGE + b"N" * images.PAGE + bytes(9 * images.PAGE), file.read())
+        # Pages that the parent does not have, and a parent that is its own.
+        pagemap(entry(0x600000, 1, 4))
+        self.assertIn("its parent does not have", coredump("-i", self.path("images"), "-p", "10").stderr)
+        os.unlink(self.path("images", "parent"))
+        os.symlink(".", self.path("images", "parent"))
+        self.assertIn("has no end", coredump("-i", self.path("images"), "-p", "10").stderr)
+
     def test_one_task(self):
         self.assertEqual(coredump("-i", self.path("images"), "-o", self.dir, "-p", "12").returncode, 0)
         self.assertEqual([name for name in os.listdir(self.dir) if name.startswith("core.")], ["core.12"])

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "base/error.hpp"
 #include "checkpoint.hpp"
@@ -47,6 +48,7 @@ Pages Pages::read(const std::string& directory, const std::string& pagemap, int 
   pages.name_ = directory + "/" + pagemap;
   struct stat st {};
   if (::stat(pages.name_.c_str(), &st) != 0) {
+    base::check(errno == ENOENT ? 0 : -1, "open", pages.name_);
     return pages;
   }
   Source source(pages.name_);
@@ -79,7 +81,10 @@ Pages Pages::read(const std::string& directory, const std::string& pagemap, int 
         if (depth == longest_chain) {
           throw Error("corrupt checkpoint", "the chain of parent images has no end", 0);
         }
-        parent = read(directory + "/parent", pagemap, depth + 1);
+        // The directory itself: the kernel follows no more than forty links in one path.
+        std::error_code none;
+        const auto place = std::filesystem::canonical(directory + "/parent", none);
+        parent = read(none ? directory + "/parent" : place.string(), pagemap, depth + 1);
         pages.files_.insert(pages.files_.end(), parent->files_.begin(), parent->files_.end());
       }
       auto at = entry.start;
