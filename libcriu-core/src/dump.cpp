@@ -9,9 +9,11 @@
 
 #include "action_scripts.hpp"
 #include "log.hpp"
+#include "namespaces/ipc.hpp"
 #include "namespaces/time.hpp"
 #include "stats.hpp"
 #include "task/dump.hpp"
+#include "task/undo.hpp"
 
 namespace criu {
 
@@ -109,14 +111,18 @@ void dump(const Options& options) {
     }
     context.attempt([&] { task::save_task(context, tree, i, all, saved[i]); });
   }
+  task::save_undo(context, tree, all.ids, saved);
+  const procfs::Task root(options.tree);
+  context.attempt([&] {
+    namespaces::save_ipc(context, all.files.shared_objects(), root, all.ids.root(), all.ids.own());
+  });
   all.files.finish();
   stop_at_obstacles(context);  // before the longest part, which the worker has only begun
   context.worker.wait();
   memory::PageStats pages;
   save_address_spaces(context, tree, saved, pages);
   images.put(image::type::seccomp, 0, all.seccomp);
-  const procfs::Task root(options.tree);
-  namespaces::save_clocks(images, root, all.ids.of(options.tree, root), all.ids.own());
+  namespaces::save_clocks(images, root, all.ids.root(), all.ids.own());
   stop_at_obstacles(context);
   if (early) {
     tree.release(FinalState::running);

@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "image/directory.hpp"
+#include "memory/sysv.hpp"
 #include "options.hpp"
 #include "worker.hpp"
 
@@ -32,6 +33,9 @@ struct DumpContext {
   // Numbers of pages files: one for each address space or shared object.
   std::uint32_t last_pages_id = 0;
   std::uint32_t new_pages_id() { return ++last_pages_id; }
+
+  // System V shared memory that tasks of the tree have attached.
+  memory::SeenSegments segments;
 
   // Runs a step for one object; its Error is kept and the others get their turn.
   template <typename Step>

@@ -12,6 +12,7 @@
 #include "image/directory.hpp"
 #include "log.hpp"
 #include "memory/restore.hpp"
+#include "namespaces/ipc.hpp"
 #include "namespaces/time.hpp"
 #include "restore_context.hpp"
 #include "session.hpp"
@@ -43,12 +44,14 @@ pid_t restore(const Options& options) {
   run_scripts(options, Event::pre_restore, {context.images.fd(), 0});
   task::Master master(context, family);  // the memory shared with the tasks, the gates of the stages
   context.shared_objects.restore(context);
+  namespaces::RestoredIpc ipc(context);
   files::prepare(context);
   sockets::Silence silence(context);  // until the tasks run, nobody answers for their connections
 
   const Stopwatch forking;
   const auto root = [&] {
     const namespaces::RestoredClocks clocks(context.images, checkpoint);
+    const auto inside = ipc.enter();
     return master.start(options.sibling);
   }();
   const ScriptContext scripts{context.images.fd(), root};
@@ -61,6 +64,7 @@ pid_t restore(const Options& options) {
   master.open(restorer::Stage::rebuilt);
   master.wait(restorer::Stage::ready);
   context.shared_objects.seal();  // everything is mapped by now
+  ipc.settle();
   run_scripts(options, Event::post_restore, scripts);
   write_pidfile(options, root);
   handover.stop();
@@ -69,6 +73,7 @@ pid_t restore(const Options& options) {
   silence.end();
   handover.release(options.final_state == FinalState::stopped);
   master.disown();
+  ipc.keep();
   context.objects.remaps.unlink_links();
   context.objects.socket_names.keep();
   LOG_INFO("Restore finished successfully. Tasks resumed.");

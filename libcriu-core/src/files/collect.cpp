@@ -245,21 +245,23 @@ std::uint32_t Collector::reference(const procfs::Task& task, const char* link) {
   return refer(description).id;
 }
 
+std::uint32_t mapping_access(pid_t pid, const procfs::Area& area) {
+  // Mapped after the file was sealed, or with a descriptor that could not write.
+  if (!area.flags.empty() && !area.has("mw")) {
+    return O_RDONLY;
+  }
+  // The permissions of the link are the modes that the file was opened with.
+  const auto path = fmt::format("/proc/{}/map_files/{:x}-{:x}", pid, area.start, area.end);
+  struct stat link {};
+  check(::lstat(path.c_str(), &link), "look at", fmt::format("{} ({})", path, area.name));
+  return (link.st_mode & S_IWUSR) == 0 ? O_RDONLY : (link.st_mode & S_IRUSR) == 0 ? O_WRONLY : O_RDWR;
+}
+
 MappingReference Collector::reference_mapping(pid_t pid, const procfs::Area& area) {
   const auto range = fmt::format("{:x}-{:x}", area.start, area.end);
   const auto what = fmt::format("mapping {} of task {} ({})", range, pid, area.name);
   const auto path = fmt::format("/proc/{}/map_files/{}", pid, range);
-  std::uint32_t access = O_RDONLY;
-  if (area.shared) {
-    // The permissions of the link are the modes that the file was opened with.
-    struct stat link {};
-    check(::lstat(path.c_str(), &link), "look at", what);
-    access = (link.st_mode & S_IWUSR) == 0 ? O_RDONLY : (link.st_mode & S_IRUSR) == 0 ? O_WRONLY : O_RDWR;
-    // Mapped after the file was sealed, or with a descriptor that could not write.
-    if (!area.flags.empty() && !area.has("mw")) {
-      access = O_RDONLY;
-    }
-  }
+  const auto access = area.shared ? mapping_access(pid, area) : std::uint32_t{O_RDONLY};
   const std::tuple key{area.dev_major, area.dev_minor, area.inode, area.name};
   auto known = by_area_.find(key);
   if (known == by_area_.end()) {

@@ -20,6 +20,9 @@ struct MappingReference {
   std::uint32_t access;  // O_RDONLY, O_WRONLY, O_RDWR: how the mapping's file was opened
 };
 
+// How the file of a shared mapping was opened.
+std::uint32_t mapping_access(pid_t pid, const procfs::Area& area);
+
 class Collector {
  public:
   explicit Collector(DumpContext& context) : context_(context), saver_(context) {}
@@ -31,6 +34,7 @@ class Collector {
   std::uint32_t reference(const procfs::Task& task, const char* link);
   MappingReference reference_mapping(pid_t pid, const procfs::Area& area);
 
+  memory::ObjectSaver& shared_objects() { return saver_.shared_objects(); }
   // What needs to know all descriptors; then the images are complete.
   void finish();
   // The names that --link-remap made are to stay: the tree will need them. Else they go with the Collector.

@@ -16,6 +16,7 @@
 #include "memory/areas.hpp"
 #include "memory/page_writer.hpp"
 #include "memory/pages.hpp"
+#include "memory/sysv.hpp"
 #include "memory/vdso.hpp"
 
 namespace criu::memory {
@@ -94,8 +95,8 @@ void refuse_unsupported(const procfs::Task& task, const Area& area) {
 
 class AreaSaver {
  public:
-  AreaSaver(files::Collector& files, const procfs::Task& task, images::mm_entry& mm)
-      : files_(files), task_(task), mm_(mm) {}
+  AreaSaver(DumpContext& context, files::Collector& files, const procfs::Task& task, images::mm_entry& mm)
+      : context_(context), files_(files), task_(task), mm_(mm) {}
 
   // A vDSO that another one's functions jump to is this kernel's alone; what the task knows is the one that jumps.
   void look_for_mark(const std::vector<Area>& areas) {
@@ -134,6 +135,9 @@ class AreaSaver {
       throw Error("cannot dump", where(task_, area), 0, "somebody traces the task with uprobes");
     }
     refuse_unsupported(task_, area);
+    if (is_segment(area)) {
+      return save_attachment(area);
+    }
     const bool anonymous = area.inode == 0 || area.name == "/anon_hugepage (deleted)";
     if (anonymous && !area.shared) {
       const auto kind = area.name == "[heap]" ? heap : 0U;
@@ -184,6 +188,17 @@ class AreaSaver {
     add(area, vvar | regular | anon_private, MAP_PRIVATE | MAP_ANONYMOUS);
   }
 
+  // System V shared memory: which segment, by its id; the segment itself is saved once, with its namespace.
+  void save_attachment(const Area& area) {
+    context_.segments.add(task_.pid(), area, where(task_, area));
+    add(area, regular | anon_shared | sysv_ipc, map_flags(area) | MAP_ANONYMOUS);
+    auto& vma = *mm_.mutable_vmas(mm_.vmas_size() - 1);
+    vma.set_shmid(area.inode);
+    vma.set_pgoff(area.offset);
+    vma.set_fdflags(files::mapping_access(task_.pid(), area));
+  }
+
+  DumpContext& context_;
   files::Collector& files_;
   const procfs::Task& task_;
   images::mm_entry& mm_;
@@ -282,7 +297,7 @@ void PageStats::fill(images::dump_stats_entry& stats) const {
 
 void save_areas(DumpContext& context, files::Collector& files, const procfs::Task& task, const std::vector<Area>& areas,
                 images::mm_entry& mm) {
-  AreaSaver saver(files, task, mm);
+  AreaSaver saver(context, files, task, mm);
   saver.look_for_mark(areas);
   for (const auto& area : areas) {
     context.attempt([&] { saver.save(area); });

@@ -491,6 +491,11 @@ std::vector<restorer::Area> Restored::areas(const RestoreContext& context, const
       area.moves = 1;
       area.parked = find(vma.start())->at;
       area.protect = find(vma.start())->prot != vma.prot() ? 1 : 0;
+    } else if ((vma.status() & sysv_ipc) != 0) {
+      const auto& part = attachments_.find(vma);
+      area.moves = 1;
+      area.parked = part.at.start;
+      area.protect = part.prot != vma.prot() ? 1 : 0;
     } else if ((vma.status() & (file_shared | anon_shared)) != 0) {
       area.flags = vma.flags() & ~static_cast<unsigned>(MAP_LOCKED | MAP_ANONYMOUS);
       area.fd = file_for(context, task, vma);
@@ -518,7 +523,7 @@ std::span<std::byte> Restored::saved_vdso() const {
 }
 
 std::vector<Interval> Restored::parked() const {
-  std::vector<Interval> result;
+  auto result = attachments_.parked();
   for (const auto& area : parked_) {
     const auto end = area.at + (area.vma->end() - area.vma->start());
     if (!result.empty() && result.back().end == area.at) {

@@ -56,4 +56,23 @@ struct ThreadInfo {
   std::int32_t error;
 };
 
+// One operation of semop(2).
+struct SemOperation {
+  std::uint16_t number;
+  std::int16_t change, flags;
+};
+
+constexpr std::uint32_t most_operations = 500;  // of one call; the kernel's usual limit
+constexpr std::uint32_t most_semaphores = 512;  // of one question; more are asked for in further ones
+
+// What the end of the process will add to the semaphores of one set (SEM_UNDO).
+struct UndoQuery {
+  std::int32_t set;                       // in, and below
+  std::uint32_t first, count;             // which semaphores
+  std::uint32_t operations_at_once;       // of one call, at most most_operations
+  std::int32_t error;                     // out: negative errno
+  std::int16_t adjustments[most_semaphores];  // out
+  SemOperation room[most_operations];
+};
+
 }  // namespace criu::parasite

@@ -226,12 +226,14 @@ const images::file_entry& Checkpoint::file(int type, std::uint32_t id, const std
 }
 
 const images::file_entry& Checkpoint::file(std::uint32_t id, const std::string& referrer) const {
-  for (int type = images::fd_types_MIN; type < images::CTL_TTY; ++type) {
+  for (int type = images::fd_types_MIN; type <= images::PIDFD; ++type) {
     if (const auto* found = find_file(type, id)) {
       return *found;
     }
-    if (!images::fd_types_IsValid(type + 1)) {
-      break;
+  }
+  for (const int type : {images::MQUEUE, images::IO_URING}) {
+    if (const auto* found = find_file(type, id)) {
+      return *found;
     }
   }
   corrupt(referrer, fmt::format("refers to file {}, which files.img does not have", id));

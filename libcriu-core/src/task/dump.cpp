@@ -87,7 +87,7 @@ class TaskSaver {
     if (tree_.registers(index_, task_.pid).cs != cs_64) {
       throw is_32_bit(name());
     }
-    if (in_other_namespaces(ids_, all_.ids.own())) {
+    if (in_other_namespaces(ids_, all_.ids)) {
       context_.obstacles.push_back(other_namespaces(name()));
     }
     if (const auto what = all_.ids.in_common(task_.pid, task_.ppid); !what.empty()) {

@@ -130,6 +130,28 @@ int FrozenTree::query(std::size_t index, const std::vector<int>& timer_ids, std:
   });
 }
 
+std::vector<std::int16_t> FrozenTree::query_undo(std::size_t index, int set, std::uint32_t count,
+                                                std::uint32_t at_once) {
+  return translated([&] {
+    auto task = impl_->tree.task(index);
+    auto intruder = task.load(parasite_blob, sizeof(parasite::UndoQuery));
+    auto& query = intruder.data_as<parasite::UndoQuery>();
+    std::vector<std::int16_t> adjustments;
+    while (adjustments.size() < count) {
+      query.set = set;
+      query.first = static_cast<std::uint32_t>(adjustments.size());
+      query.count = std::min(count - query.first, parasite::most_semaphores);
+      query.operations_at_once = std::min(at_once, parasite::most_operations);
+      if (intruder.call("query_undo") != 0) {
+        throw base::Error("ask", fmt::format("task {} about semaphore set {}", task.pid(), set), -query.error);
+      }
+      adjustments.insert(adjustments.end(), query.adjustments, query.adjustments + query.count);
+    }
+    intruder.unload();
+    return adjustments;
+  });
+}
+
 void FrozenTree::release(FinalState state) {
   translated([&] {
     impl_->tree.release(state == FinalState::killed    ? compel::Final::kill

@@ -129,7 +129,7 @@ class Look {
       context_.obstacles.emplace_back("cannot dump", name, 0, fmt::format("it is traced by task {}", status.tracer));
     }
     const auto ids = ids_.of(proc.pid(), proc);
-    if (task::in_other_namespaces(ids, ids_.own())) {
+    if (task::in_other_namespaces(ids, ids_)) {
       context_.obstacles.push_back(task::other_namespaces(name));
     }
     if (const auto what = ids_.in_common(proc.pid(), stat.ppid); !what.empty()) {

@@ -17,6 +17,7 @@
 #include "log.hpp"
 #include "restorer/builder.hpp"
 #include "session.hpp"
+#include "task/undo.hpp"
 
 namespace criu::task {
 
@@ -74,6 +75,8 @@ class Rebirth {
     join_group();
     reap_helpers();
     restore_files();
+    memory_.attach_segments(context_, task_);
+    restore_undo(task_);
     restorer::become(context_, task_, memory_, surroundings(), family_.regions[task_.index]);
   }
 
