@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "action_scripts.hpp"
+#include "files/io_uring.hpp"
 #include "log.hpp"
 #include "namespaces/ipc.hpp"
 #include "namespaces/time.hpp"
@@ -111,11 +112,11 @@ void dump(const Options& options) {
     }
     context.attempt([&] { task::save_task(context, tree, i, all, saved[i]); });
   }
+  files::save_rings(context, tree, all.files, saved);
   task::save_undo(context, tree, all.ids, saved);
   const procfs::Task root(options.tree);
-  context.attempt([&] {
-    namespaces::save_ipc(context, all.files.shared_objects(), root, all.ids.root(), all.ids.own());
-  });
+  context.attempt(
+      [&] { namespaces::save_ipc(context, all.files.saver().shared_objects(), root, all.ids.root(), all.ids.own()); });
   all.files.finish();
   stop_at_obstacles(context);  // before the longest part, which the worker has only begun
   context.worker.wait();

@@ -34,7 +34,7 @@ class Collector {
   std::uint32_t reference(const procfs::Task& task, const char* link);
   MappingReference reference_mapping(pid_t pid, const procfs::Area& area);
 
-  memory::ObjectSaver& shared_objects() { return saver_.shared_objects(); }
+  Saver& saver() { return saver_; }
   // What needs to know all descriptors; then the images are complete.
   void finish();
   // The names that --link-remap made are to stay: the tree will need them. Else they go with the Collector.

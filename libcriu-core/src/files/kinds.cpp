@@ -5,8 +5,10 @@
 #include "files/epoll.hpp"
 #include "files/eventfd.hpp"
 #include "files/fifo.hpp"
+#include "files/io_uring.hpp"
 #include "files/memfd.hpp"
 #include "files/pipe.hpp"
+#include "files/posix_mq.hpp"
 #include "files/regular.hpp"
 #include "files/signalfd.hpp"
 #include "files/timerfd.hpp"
@@ -21,8 +23,9 @@ namespace {
 
 // Asked in this order at dump, so the more particular stand before the more general.
 const Kind* const table[] = {
-    &pipe_kind, &eventfd_kind,       &epoll_kind,         &signalfd_kind,         &timerfd_kind,         &memfd_kind,
-    &fifo_kind, &sockets::unix_kind, &sockets::inet_kind, &sockets::netlink_kind, &sockets::packet_kind, &regular_kind,
+    &pipe_kind,          &eventfd_kind,          &epoll_kind,           &signalfd_kind, &timerfd_kind,
+    &memfd_kind,         &io_uring_kind,         &posix_mq_kind,        &fifo_kind,     &sockets::unix_kind,
+    &sockets::inet_kind, &sockets::netlink_kind, &sockets::packet_kind, &regular_kind,
 };
 
 }  // namespace

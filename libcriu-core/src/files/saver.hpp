@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "dump_context.hpp"
+#include "files/io_uring.hpp"
 #include "files/kind.hpp"
 #include "files/registry.hpp"
 #include "files/removed.hpp"
@@ -47,6 +48,8 @@ class Saver {
   // What is known of sockets; asked for only when there is one.
   sockets::Survey& sockets();
 
+  // Those that were met so far.
+  std::vector<RingFile>& rings() { return rings_; }
   Registry& registry() { return registry_; }
   Removed& removed() { return removed_; }
   memory::ObjectSaver& shared_objects() { return shared_objects_; }
@@ -72,6 +75,7 @@ class Saver {
   std::deque<std::pair<std::uint32_t, Description>> in_flight_;
   std::vector<base::Fd> kept_;  // the registry knows what is in flight by these
   std::unique_ptr<sockets::Survey> sockets_;
+  std::vector<RingFile> rings_;
   std::uint32_t last_file_id_ = 0;
 };
 

@@ -20,7 +20,6 @@ constexpr Name names[] = {
     {"anon_inode:[pidfd]", "a pidfd"},
     {"pidfd:", "a pidfd"},
     {"anon_inode:[userfaultfd]", "a userfaultfd"},
-    {"anon_inode:[io_uring]", "an io_uring"},
     {"anon_inode:bpf-map", "a BPF map"},
     {"anon_inode:bpf-prog", "a BPF program"},
     {"anon_inode:bpf_link", "a BPF link"},

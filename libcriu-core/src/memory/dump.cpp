@@ -13,6 +13,7 @@
 #include "files/collect.hpp"
 #include "kernel/pagemap.hpp"
 #include "log.hpp"
+#include "memory/aio.hpp"
 #include "memory/areas.hpp"
 #include "memory/page_writer.hpp"
 #include "memory/pages.hpp"
@@ -127,9 +128,12 @@ class AreaSaver {
     if (area.name.starts_with("[vvar")) {
       return save_vvar(area);
     }
-    if (area.name.starts_with("/[aio]")) {
-      throw Error("cannot dump", where(task_, area), 0,
-                  "it is the ring of asynchronous I/O (io_setup), which is not supported by this version");
+    if (is_aio_ring(area)) {
+      save_aio_ring(task_, area, mm_);
+      return add(area, aio_ring, MAP_SHARED);
+    }
+    if (area.name == "anon_inode:[io_uring]") {
+      return save_ring(area);
     }
     if (area.name == "[uprobes]") {
       throw Error("cannot dump", where(task_, area), 0, "somebody traces the task with uprobes");
@@ -198,6 +202,14 @@ class AreaSaver {
     vma.set_fdflags(files::mapping_access(task_.pid(), area));
   }
 
+  // Which ring it is of is found out when the descriptors are known (files/io_uring); until then its inode tells.
+  void save_ring(const Area& area) {
+    add(area, io_uring, MAP_SHARED);
+    auto& vma = *mm_.mutable_vmas(mm_.vmas_size() - 1);
+    vma.set_shmid(area.inode);
+    vma.clear_madv();
+  }
+
   DumpContext& context_;
   files::Collector& files_;
   const procfs::Task& task_;
@@ -208,7 +220,7 @@ class AreaSaver {
 std::vector<PageRange> private_ranges(const PagesOf& task) {
   std::vector<PageRange> ranges;
   for (const auto& area : task.areas) {
-    if (!area.vdso) {
+    if (!area.always) {
       ranges.push_back({area.start, area.end});
     }
   }
@@ -221,7 +233,7 @@ std::vector<Source> choose_pages(const PagesOf& task, const std::vector<PageRegi
   std::vector<Source> sources;
   auto region = regions.begin();
   for (const auto& area : task.areas) {
-    if (area.vdso) {
+    if (area.always) {
       sources.push_back({area.start, area.end, false, false, pe_present});
       continue;
     }
@@ -313,10 +325,10 @@ PagesOf pages_of(DumpContext& context, pid_t pid, const std::vector<procfs::Area
       ++area;
     }
     const bool directly = (vma.prot() & PROT_READ) != 0 && area != areas.end() && !area->mapped_by_others;
-    const bool is_vdso = (vma.status() & vdso) != 0;
-    if (is_vdso || is_private(vma)) {
+    const bool always = (vma.status() & (vdso | aio_ring)) != 0;
+    if (always || is_private(vma)) {
       const bool anonymous = (vma.status() & anon_private) != 0;
-      out.areas.push_back({vma.start(), vma.end(), is_vdso, directly, anonymous,
+      out.areas.push_back({vma.start(), vma.end(), always, directly, anonymous,
                            anonymous && (vma.flags() & (MAP_LOCKED | MAP_HUGETLB)) == 0});
     }
   }

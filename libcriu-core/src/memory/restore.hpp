@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "memory/aio.hpp"
 #include "memory/areas.hpp"
 #include "memory/pages.hpp"
 #include "memory/sysv.hpp"
@@ -27,8 +28,12 @@ class Restored {
   // file, are taken over from `parent` (inherited by fork), and pages with equal contents stay shared with it.
   void fill(RestoreContext&, const TaskImage&, const Restored* parent);
 
-  // Attaches System V shared memory: once the task has its children, which would inherit it.
-  void attach_segments(RestoreContext& context, const TaskImage& task) { attachments_.make(context, task); }
+  // What is the task's alone: attaches System V shared memory and makes rings of asynchronous I/O. Once the task has
+  // its children, which would inherit them.
+  void make_own(RestoreContext& context, const TaskImage& task) {
+    attachments_.make(context, task);
+    aio_rings_.make(context, task);
+  }
 
   // What the restorer has to do, in ascending order of addresses; opens the files of shared mappings.
   std::vector<restorer::Area> areas(const RestoreContext&, const TaskImage&);
@@ -61,6 +66,7 @@ class Restored {
 
   VdsoPlan vdso_;
   Attachments attachments_;
+  AioRings aio_rings_;
   std::vector<Parked> parked_;                               // ascending by vma start
   std::vector<Run> runs_;                                    // what was filled, for the children
   std::map<std::pair<std::uint64_t, int>, base::Fd> files_;  // by file id and access mode

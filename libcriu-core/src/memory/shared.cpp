@@ -112,7 +112,8 @@ void write_run(int fd, const Run& run, std::byte* buffer, const std::string& wha
 
 }  // namespace
 
-void fill_object(const RestoreContext& context, int fd, std::uint64_t shmid, std::uint64_t size, const std::string& what) {
+void fill_object(const RestoreContext& context, int fd, std::uint64_t shmid, std::uint64_t size,
+                 const std::string& what) {
   const auto pagemap = Pagemap::read(context.images, image::type::shmem_pagemap, shmid, true);
   const auto huge = huge_page_size(fd);
   const auto end = round_up(size, huge != 0 ? huge : page_size);

@@ -72,7 +72,8 @@ void Attachments::attach(RestoreContext& context, const TaskImage& task,
     }
   }
   const bool read_only = first.has_fdflags() && (first.fdflags() & O_ACCMODE) == O_RDONLY;
-  const bool runs = std::any_of(areas.begin(), areas.end(), [](const auto* vma) { return (vma->prot() & PROT_EXEC) != 0; });
+  const bool runs =
+      std::any_of(areas.begin(), areas.end(), [](const auto* vma) { return (vma->prot() & PROT_EXEC) != 0; });
   const auto huge = (first.flags() & MAP_HUGETLB) != 0 ? std::uint64_t{1} << (first.flags() >> MAP_HUGE_SHIFT & 63) : 0;
   const auto alignment = huge == 0 ? page_size : std::max(huge, usual_huge_page);
   const auto size = (segment.shm_segsz + alignment - 1) / alignment * alignment;

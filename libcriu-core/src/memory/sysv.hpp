@@ -29,10 +29,10 @@ bool is_segment(const procfs::Area&);
 class SeenSegments {
  public:
   struct Seen {
-    std::string file;           // in /proc, of one of its areas
-    std::uint64_t areas = 0;    // each counts as an attachment, also parts of one
-    std::uint64_t reach = 0;    // the end of the furthest part, in the segment
-    std::string where;          // the first area, for messages
+    std::string file;         // in /proc, of one of its areas
+    std::uint64_t areas = 0;  // each counts as an attachment, also parts of one
+    std::uint64_t reach = 0;  // the end of the furthest part, in the segment
+    std::string where;        // the first area, for messages
   };
 
   void add(pid_t pid, const procfs::Area&, std::string where);

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 #include "namespaces/ipc.hpp"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/mount.h>
 #include <sched.h>
 #include <sys/shm.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "namespaces/ipc_queues.hpp"
 #include "namespaces/ipc_variables.hpp"
@@ -33,9 +38,36 @@ void refuse_orphans(DumpContext& dump, const images::ipc_var_entry& variables) {
   }
 }
 
+// POSIX message queues are files of a filesystem that each namespace has; it is looked at without a place in any tree
+// of mounts.
+void refuse_posix_queues(DumpContext& dump) {
+  const base::Fd context(static_cast<int>(::syscall(SYS_fsopen, "mqueue", FSOPEN_CLOEXEC)));
+  if (!context) {
+    return;  // a kernel without them
+  }
+  check(::syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0), "look at",
+        "POSIX message queues");
+  base::Fd root(static_cast<int>(
+      check(::syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC, 0), "look at", "POSIX message queues")));
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory(::fdopendir(root.get()), ::closedir);
+  if (directory == nullptr) {
+    throw Error("list", "POSIX message queues", errno);
+  }
+  root.release();
+  while (const auto* entry = ::readdir(directory.get())) {
+    if (entry->d_name[0] != '.') {
+      dump.obstacles.emplace_back(
+          "not supported by this version",
+          fmt::format("the POSIX message queue /{} in the IPC namespace of the tree", entry->d_name), 0,
+          "its messages cannot be looked at without taking them out");
+    }
+  }
+}
+
 void save_own(DumpContext& dump, memory::ObjectSaver& objects, std::uint32_t id) {
   const auto variables = read_variables();
   refuse_orphans(dump, variables);
+  refuse_posix_queues(dump);
   dump.images.put(image::type::ipc_var, id, variables);
   save_segments(dump, objects, id, true);
   save_message_queues(dump, id);

@@ -62,9 +62,9 @@ void save_queue(image::Writer& image, int id, const msqid_ds& queue, MessageBuff
   const auto what = name_object("message queue", entry.desc());
   for (std::uint32_t i = 0; i < entry.qnum(); ++i) {
     // With MSG_COPY the number of the message stands in the place of its type, and the queue keeps it.
-    const auto size = static_cast<std::size_t>(
-        check(::msgrcv(id, buffer.get(), buffer.room(), i, MSG_COPY | IPC_NOWAIT), "copy a message of", what,
-              "needs a kernel with CONFIG_CHECKPOINT_RESTORE"));
+    const auto size =
+        static_cast<std::size_t>(check(::msgrcv(id, buffer.get(), buffer.room(), i, MSG_COPY | IPC_NOWAIT),
+                                       "copy a message of", what, "needs a kernel with CONFIG_CHECKPOINT_RESTORE"));
     images::ipc_msg message;
     message.set_mtype(static_cast<std::uint64_t>(buffer.type()));
     message.set_msize(static_cast<std::uint32_t>(size));

@@ -147,7 +147,8 @@ class SegmentSaver {
 
 void check_seen(const memory::SeenSegments::Seen& seen, int found, const shmid_ds& segment) {
   if (found < 0 || segment.shm_nattch < seen.areas || round_up(segment.shm_segsz, memory::page_size) < seen.reach) {
-    throw Error("cannot dump", seen.where, 0, "it is System V shared memory of an IPC namespace that the task has left");
+    throw Error("cannot dump", seen.where, 0,
+                "it is System V shared memory of an IPC namespace that the task has left");
   }
 }
 
@@ -207,8 +208,7 @@ bool has_saved_contents(const RestoreContext& context, int fd, const images::ipc
       const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(piece, run.size - done));
       const auto got = check(::pread(run.fd, buffer.get(), part, static_cast<off_t>(run.offset + done)),
                              "read the contents of", what);
-      if (got == 0 ||
-          std::memcmp(now.data() + run.start + done, buffer.get(), static_cast<std::size_t>(got)) != 0) {
+      if (got == 0 || std::memcmp(now.data() + run.start + done, buffer.get(), static_cast<std::size_t>(got)) != 0) {
         return false;
       }
       done += static_cast<std::uint64_t>(got);
@@ -250,8 +250,8 @@ void RestoredSegments::restore(const RestoreContext& context, std::uint32_t ns_i
   while (reader && reader->next(entry)) {
     check_entry(entry, reader->name());
     shmid_ds now{};
-    if (own || (::shmctl(static_cast<int>(entry.desc().id()), IPC_STAT, &now) < 0 &&
-                !entry.extension().used_outside())) {
+    if (own ||
+        (::shmctl(static_cast<int>(entry.desc().id()), IPC_STAT, &now) < 0 && !entry.extension().used_outside())) {
       make(context, entry, *reader, own);
       continue;
     }
@@ -299,9 +299,7 @@ void RestoredSegments::make(const RestoreContext& context, const images::ipc_shm
   const auto what = name_object("System V segment", desc);
   const int id = make_object(
       "shm", desc, what,
-      [&](key_t key, int flags) {
-        return ::shmget(key, entry.size(), flags | static_cast<int>(entry.hugetlb_flag()));
-      },
+      [&](key_t key, int flags) { return ::shmget(key, entry.size(), flags | static_cast<int>(entry.hugetlb_flag())); },
       [](int made) { ::shmctl(made, IPC_RMID, nullptr); });
   if (!own) {
     made_.push_back(id);

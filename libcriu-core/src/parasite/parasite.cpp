@@ -226,4 +226,62 @@ COMPEL_ENTRY long query_undo(void* argument) {
   return query.error;
 }
 
+// ---- io_uring
+
+namespace {
+
+constexpr long ring_register_eventfd = 4, ring_register_probe = 8, ring_register_buffer_ring = 22,
+               ring_buffer_status = 26, ring_register_napi = 27, ring_resize = 33;
+constexpr long enter_getevents = 1, enter_extended = 8, enter_registered = 16;
+constexpr long nowhere = 8;  // no address: the kernel gets as far as to look there
+
+// Groups have no list. Each is asked for by its number, or, on older kernels, made from memory that is not there, which
+// fails in another way when there is one.
+std::int32_t find_buffer_group(std::int32_t fd, bool by_name) {
+  for (std::uint32_t group = 0; group < 65536; ++group) {
+    if (by_name) {
+      std::uint32_t status[10] = {group};
+      if (compel::rt::syscall(__NR_io_uring_register, fd, ring_buffer_status, (long)status, 1) != -ENOENT) {
+        return static_cast<std::int32_t>(group);
+      }
+    } else {
+      std::uint64_t ring[5] = {4096, 1 | std::uint64_t{group} << 32};
+      if (compel::rt::syscall(__NR_io_uring_register, fd, ring_register_buffer_ring, (long)ring, 1) == -EEXIST) {
+        return static_cast<std::int32_t>(group);
+      }
+    }
+  }
+  return -1;
+}
+
+}  // namespace
+
+COMPEL_ENTRY long query_ring(void* argument) {
+  auto& query = *static_cast<RingQuery*>(argument);
+  const auto ask = [&query](long operation) {
+    return static_cast<std::int32_t>(compel::rt::syscall(__NR_io_uring_register, query.fd, operation, nowhere, 1));
+  };
+  query.registered = 0;
+  for (long place = 0; place < 16; ++place) {
+    if (compel::rt::syscall(__NR_io_uring_enter, place, 0, 0, enter_registered, 0, 0) >= 0) {
+      query.registered |= 1U << place;
+    }
+  }
+  query.probe = ask(ring_register_probe);
+  if (query.probe == -EEXIST) {
+    return 0;
+  }
+  query.resize = ask(ring_resize);
+  query.napi = ask(ring_register_napi);
+  query.event = ask(ring_register_eventfd);
+  query.buffer_group = find_buffer_group(query.fd, query.reference != 0);
+  std::int64_t patience[2] = {10, 0};
+  std::uint64_t extended[3] = {0, 0, reinterpret_cast<std::uint64_t>(patience)};
+  // Also lets completions in that wait for the task to look.
+  query.enter =
+      static_cast<std::int32_t>(compel::rt::syscall(__NR_io_uring_enter, query.fd, 0, query.wait_for,
+                                                    enter_getevents | enter_extended, (long)extended, sizeof extended));
+  return 0;
+}
+
 }  // namespace criu::parasite

@@ -8,6 +8,7 @@
 #include <linux/types.h>
 #include <sys/resource.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "restorer/gate.hpp"
@@ -164,6 +165,16 @@ struct Thread {
   std::uint64_t sleep_remainder;
 };
 
+// What can be done only when memory is where it belongs.
+struct LateStep {
+  std::uint64_t number;  // of a system call; 0: `args[2]` bytes of `data` go to `args[0]`
+  std::uint64_t args[6];
+  Ref<std::byte> data;
+  std::int32_t data_at;  // which argument is the address of `data`; -1: none
+  std::int64_t expected;
+  char what[64];
+};
+
 // prctl(PR_SET_MM_MAP)'s argument, as the kernel has it.
 struct MmMap {
   std::uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end, env_start,
@@ -194,6 +205,9 @@ struct Plan {
   std::uint32_t guard_count;
   std::uint32_t lock_future;      // flags of an mlockall for what is mapped later, 0: none
   std::uint32_t protection_keys;  // bits of those to allocate
+
+  Ref<LateStep> late_steps;
+  std::uint32_t late_step_count;
 
   MmMap mm;
   Ref<std::uint64_t> auxv;

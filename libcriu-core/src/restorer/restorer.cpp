@@ -5,6 +5,7 @@
 // of its own; all it knows is in the plan. The steps stand in the order in which they must happen:
 //
 //   memory     the old address space goes, the new one comes. Everything below needs addresses of the new one.
+//   late       what names memory by its address, and needs it to be there: buffers of an io_uring.
 //   mm         the kernel checks these addresses against the new mappings.
 //   threads    each with its own ids; from here on they work in parallel.
 //   signals    actions before timers, so that nothing falls on a default action; all signals stay blocked to the end.
@@ -259,6 +260,34 @@ void restore_memory(const Context& context) {
   }
   if (plan->lock_future != 0) {
     must(context, "lock what is mapped later", 0, SYS_mlockall, plan->lock_future);
+  }
+}
+
+void copy_bytes(std::uint64_t to, const std::byte* from, std::uint64_t size) {
+  auto* at = reinterpret_cast<volatile std::byte*>(to);
+  for (std::uint64_t i = 0; i < size; ++i) {
+    at[i] = from[i];
+  }
+}
+
+void do_late_steps(const Context& context) {
+  const LateStep* steps = context.at(context.plan->late_steps);
+  for (std::uint32_t i = 0; i < context.plan->late_step_count; ++i) {
+    const LateStep& step = steps[i];
+    if (step.number == 0) {
+      copy_bytes(step.args[0], context.at(step.data), step.args[2]);
+      continue;
+    }
+    std::uint64_t args[6];
+    for (int n = 0; n < 6; ++n) {
+      args[n] = n == step.data_at ? reinterpret_cast<std::uint64_t>(context.at(step.data)) : step.args[n];
+    }
+    const long result = raw_syscall(static_cast<long>(step.number), static_cast<long>(args[0]),
+                                    static_cast<long>(args[1]), static_cast<long>(args[2]), static_cast<long>(args[3]),
+                                    static_cast<long>(args[4]), static_cast<long>(args[5]));
+    if (result != step.expected) {
+      fail(context, step.what, result < 0 ? -result : 0);
+    }
   }
 }
 
@@ -613,6 +642,7 @@ extern "C" [[noreturn]] [[gnu::section(".text.start")]] void restorer_main(Plan*
   const Context context = {plan, static_cast<std::int32_t>(raw_syscall(SYS_getpid))};
   restore_memory(context);
   restore_mm(context);
+  do_late_steps(context);
   restore_actions(context);
   for (std::uint32_t i = 1; i < plan->thread_count; ++i) {
     start_thread(context, i);

@@ -231,10 +231,8 @@ const images::file_entry& Checkpoint::file(std::uint32_t id, const std::string& 
       return *found;
     }
   }
-  for (const int type : {images::MQUEUE, images::IO_URING}) {
-    if (const auto* found = find_file(type, id)) {
-      return *found;
-    }
+  if (const auto* found = find_file(images::IO_URING, id)) {
+    return *found;
   }
   corrupt(referrer, fmt::format("refers to file {}, which files.img does not have", id));
 }

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -56,6 +57,7 @@ class TaskSaver {
         locks != 0) {
       saved_.mm.mutable_extension()->set_lock_future(static_cast<std::uint32_t>(locks));
     }
+    check_aio_rings();
     copy_pages();
     context_.images.put(image::type::ids, task_.pid, ids_);
     save_files();
@@ -103,6 +105,18 @@ class TaskSaver {
   void save_areas() {
     areas_ = saved_.areas.valid() ? saved_.areas.get() : procfs::parse_smaps(proc_.read("smaps"));
     memory::save_areas(context_, all_.files, proc_, areas_, saved_.mm);
+  }
+
+  // A child inherits the memory of a ring, but not what the kernel keeps of it: to the child it is nothing.
+  void check_aio_rings() {
+    for (const auto& ring : saved_.mm.aios()) {
+      if (tree_.syscall(index_, SYS_io_getevents, ring.id()) < 0) {
+        context_.obstacles.emplace_back("cannot dump", name(), 0,
+                                        fmt::format("at {:#x} it has the memory of a ring of asynchronous I/O of "
+                                                    "another task, which would become a ring of its own",
+                                                    ring.id()));
+      }
+    }
   }
 
   // The worker copies the pages while the rest is saved. Not sooner: a task that is asked from inside has to run, and

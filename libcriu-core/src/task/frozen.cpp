@@ -131,7 +131,7 @@ int FrozenTree::query(std::size_t index, const std::vector<int>& timer_ids, std:
 }
 
 std::vector<std::int16_t> FrozenTree::query_undo(std::size_t index, int set, std::uint32_t count,
-                                                std::uint32_t at_once) {
+                                                 std::uint32_t at_once) {
   return translated([&] {
     auto task = impl_->tree.task(index);
     auto intruder = task.load(parasite_blob, sizeof(parasite::UndoQuery));
@@ -150,6 +150,25 @@ std::vector<std::int16_t> FrozenTree::query_undo(std::size_t index, int set, std
     intruder.unload();
     return adjustments;
   });
+}
+
+std::vector<parasite::RingQuery> FrozenTree::query_ring(std::size_t index, const std::vector<pid_t>& tids,
+                                                        const parasite::RingQuery& question) {
+  return translated([&] {
+    auto task = impl_->tree.task(index);
+    auto intruder = task.load(parasite_blob, tids.size() * sizeof question);
+    auto* queries = &intruder.data_as<parasite::RingQuery>();
+    std::fill(queries, queries + tids.size(), question);
+    intruder.call_in_threads(tids, "query_ring", 0, sizeof question);
+    std::vector<parasite::RingQuery> answers(queries, queries + tids.size());
+    intruder.unload();
+    return answers;
+  });
+}
+
+std::int64_t FrozenTree::syscall(std::size_t index, long number, std::uint64_t first, std::uint64_t second,
+                                 std::uint64_t third) {
+  return translated([&] { return impl_->tree.task(index).syscall(number, first, second, third, 0, 0); });
 }
 
 void FrozenTree::release(FinalState state) {

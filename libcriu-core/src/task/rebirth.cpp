@@ -75,7 +75,7 @@ class Rebirth {
     join_group();
     reap_helpers();
     restore_files();
-    memory_.attach_segments(context_, task_);
+    memory_.make_own(context_, task_);
     restore_undo(task_);
     restorer::become(context_, task_, memory_, surroundings(), family_.regions[task_.index]);
   }

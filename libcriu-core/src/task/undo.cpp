@@ -149,10 +149,11 @@ class UndoSaver {
         continue;
       }
       if (!own_) {
-        throw Error("cannot dump", fmt::format("task {}", task.pid), 0,
-                    fmt::format("its end would give back semaphore {} of set {} (SEM_UNDO), which others may take then; "
-                                "in an IPC namespace of its own it can be dumped",
-                                number, set.id));
+        throw Error(
+            "cannot dump", fmt::format("task {}", task.pid), 0,
+            fmt::format("its end would give back semaphore {} of set {} (SEM_UNDO), which others may take then; "
+                        "in an IPC namespace of its own it can be dumped",
+                        number, set.id));
       }
       auto& undo = *mm.mutable_extension()->add_semaphore_undo();
       undo.set_set(static_cast<std::uint32_t>(set.id));
