@@ -2,7 +2,10 @@
 // What all parts of one dump share.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -23,6 +26,21 @@ struct DumpContext {
   bool look_only = false;
   // The network namespace of the tree, as the images number it.
   std::uint32_t net_ns_id = 0;
+  // Sessions of the tree's tasks that have a controlling terminal, and the same by the terminal's number.
+  struct Control {
+    std::uint32_t terminal;
+    pid_t foreground;  // -1: nobody
+    bool led_from_inside;
+  };
+  std::map<pid_t, Control> controls;
+  std::multimap<std::uint32_t, pid_t> controlling;
+  void note_control(pid_t task, pid_t session, std::uint32_t terminal, pid_t foreground) {
+    const auto [control, fresh] = controls.try_emplace(session, Control{terminal, foreground, false});
+    control->second.led_from_inside |= task == session;
+    if (fresh) {
+      controlling.emplace(terminal, session);
+    }
+  }
   // Of this dump; names what outlives it.
   std::string run_id = new_run_id();
   // For what needs no ptrace.

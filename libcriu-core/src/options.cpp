@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 // The table of options, and what each does to the set. A row without an action belongs to a feature that does not exist
 // yet: it is remembered, and refused by name when a command starts that it would change.
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -125,13 +126,35 @@ void set_file_validation(Options& options, const Given& given) {
   }
 }
 
-// Of the kinds of external resources only this one is there yet.
+// Of the kinds of external resources only these are there yet.
 void add_external(Options& options, const Given& given) {
   const std::string_view value = given.value;
-  if (value.starts_with("unix[")) {
+  if (value.starts_with("unix[") || value.starts_with("tty[") || value.starts_with("file[")) {
     options.external.emplace(value);
   } else {
     options.not_yet.insert("external");
+  }
+}
+
+// "fd[7]:RES"; "debug[7]:TEXT" writes the text there.
+void add_inherit_fd(Options& options, const Given& given) {
+  const std::string_view value = given.value;
+  const bool debug = value.starts_with("debug[");
+  const auto open = value.find('['), close = value.find("]:");
+  int fd = -1;
+  if (!(debug || value.starts_with("fd[")) || close == value.npos || close + 2 == value.size() ||
+      std::from_chars(value.data() + open + 1, value.data() + close, fd).ptr != value.data() + close || fd < 0) {
+    throw base::Error("Invalid inherit fd argument: " + std::string(value), {}, 0, "it is fd[NUMBER]:RESOURCE");
+  }
+  struct stat ignored {};
+  if (::fstat(fd, &ignored) != 0) {
+    throw base::Error("Can't fstat inherit fd " + std::to_string(fd), {}, errno);
+  }
+  const auto resource = value.substr(close + 2);
+  if (!debug) {
+    options.inherit_fds.emplace_back(resource, fd);
+  } else if (::write(fd, resource.data(), resource.size()) != static_cast<ssize_t>(resource.size())) {
+    throw base::Error("write to", "descriptor " + std::to_string(fd), errno);
   }
 }
 
@@ -201,7 +224,7 @@ constexpr OptionInfo table[] = {
   {"root", 'r', value, false, restore_command, "PATH", general, "the root of the restored mount namespace", nullptr},
   {"timeout", 0, value, false, dumps, "SECONDS", general, "how long freezing the tree may take (default: 10; 0: as long as it takes)", set_timeout},
   {"freeze-cgroup", 0, value, false, dumps, "PATH", general, "freeze the tree by its control group", nullptr},
-  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (only unix[INODE] so far)", add_external},
+  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (so far: tty[RDEV:DEV], file[MNT:INODE], unix[INODE])", add_external},
   {"empty-ns", 0, value, false, both, "net", general, "do not save the contents of the network namespace", nullptr},
   {"action-script", 0, value, false, every_command, "PATH", general, "run this at every stage", append<&Options::action_scripts>},
   {"display-stats", 0, none, true, both, nullptr, general, "print statistics at the end", flag<&Options::display_stats>},
@@ -224,7 +247,7 @@ constexpr OptionInfo table[] = {
   {"affinity", 0, none, true, restore_command, nullptr, on_restore, "threads run on the processors they ran on, not on those of this program", flag<&Options::affinity>},
   {"weak-sysctls", 0, none, true, restore_command, nullptr, on_restore, "skip sysctls that this kernel has not got (without effect on trees in the host's namespaces)", flag<&Options::weak_sysctls>},
   {"mntns-compat-mode", 0, none, true, restore_command, nullptr, on_restore, "restore mounts the old way", nullptr},
-  {"inherit-fd", 0, value, false, restore_command, "fd[N]:RES", on_restore, "use an open descriptor for a resource", nullptr},
+  {"inherit-fd", 0, value, false, restore_command, "fd[N]:RES", on_restore, "use an open descriptor for a resource: tty[RDEV:DEV], pipe:[INODE], socket:[INODE], file[MNT:INODE], /memfd:NAME, or a path without its first slash", add_inherit_fd},
   {"join-ns", 'J', value, false, restore_command, "NS:PID|FILE", on_restore, "restore into an existing namespace", nullptr},
   {"lsm-profile", 0, value, false, restore_command, "TYPE:NAME", on_restore, "security profile for the tree", nullptr},
   {"lsm-mount-context", 0, value, false, restore_command, "CTX", on_restore, "security context of mounts", nullptr},
@@ -379,7 +402,7 @@ void validate(const Options& options, Command command) {
   if (options.sibling && !options.detach) {
     throw base::Error("--restore-sibling only makes sense with --restore-detached", {}, 0);
   }
-  if (options.not_yet.contains("inherit-fd") && command != restore_command) {
+  if (!options.inherit_fds.empty() && command != restore_command) {
     throw base::Error("--inherit-fd is restore-only option", {}, 0);
   }
   if (options.not_yet.contains("mntns-compat-mode") && command != restore_command) {

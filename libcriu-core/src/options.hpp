@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace criu {
@@ -63,6 +64,7 @@ struct Options {
   bool unprivileged = false;
   bool deprecated = false;
   std::set<std::string> external;       // resources that are not the tree's own, as they were given
+  std::vector<std::pair<std::string, int>> inherit_fds;  // what the caller of a restore gives in their place
   bool ext_unix_any = false;            // -x: peers of UNIX sockets may be outside of the tree,
   std::set<std::uint32_t> ext_unix_sk;  // or only these
   bool skip_in_flight = false;

@@ -42,6 +42,7 @@ pid_t restore(const Options& options) {
       .options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
   run_scripts(options, Event::pre_restore, {context.images.fd(), 0});
   task::Master master(context, family);  // the memory shared with the tasks, the gates of the stages
+  context.objects.inherited = files::InheritedFds(context);
   context.shared_objects.restore(context);
   files::prepare(context);
   sockets::Silence silence(context);  // until the tasks run, nobody answers for their connections
@@ -66,6 +67,8 @@ pid_t restore(const Options& options) {
   handover.stop();
   handover.put_registers();
   run_scripts(options, Event::pre_resume, scripts);
+  context.objects.terminals.hand_over(context);
+  context.objects.inherited.let_go();
   silence.end();
   handover.release(options.final_state == FinalState::stopped);
   master.disown();

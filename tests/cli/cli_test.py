@@ -141,7 +141,7 @@ class Talking(Case):
         alone = {"track-mem", "auto-dedup", "page-server", "lazy-pages", "allow-uprobes", "stream", "file-locks",
                  "force-irmap", "mntns-compat-mode",
                  "enable-external-sharing", "enable-external-masters"}
-        with_value = {"prev-images-dir", "libdir", "root", "freeze-cgroup", "external", "empty-ns", "inherit-fd", "join-ns",
+        with_value = {"prev-images-dir", "libdir", "root", "freeze-cgroup", "external", "empty-ns", "join-ns",
                       "lsm-profile", "lsm-mount-context", "irmap-scan-path", "veth-pair", "ext-mount-map", "skip-mnt",
                       "enable-fs", "cgroup-root", "cgroup-props", "cgroup-props-file", "cgroup-dump-controller",
                       "cgroup-yard"}

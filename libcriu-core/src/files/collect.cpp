@@ -15,6 +15,7 @@
 #include "files/common.hpp"
 #include "files/owner.hpp"
 #include "files/regular.hpp"
+#include "files/tty_survey.hpp"
 #include "files/unsupported.hpp"
 
 namespace criu::files {
@@ -285,6 +286,7 @@ void Collector::finish() {
     });
   }
   late_.clear();
+  context_.attempt([&] { saver_.terminals().check_sessions(saver_); });
   saver_.finish();
 }
 

@@ -10,6 +10,7 @@
 #include "files/regular.hpp"
 #include "files/signalfd.hpp"
 #include "files/timerfd.hpp"
+#include "files/tty.hpp"
 #include "sockets/inet.hpp"
 #include "sockets/netlink.hpp"
 #include "sockets/packet.hpp"
@@ -21,8 +22,9 @@ namespace {
 
 // Asked in this order at dump, so the more particular stand before the more general.
 const Kind* const table[] = {
-    &pipe_kind, &eventfd_kind,       &epoll_kind,         &signalfd_kind,         &timerfd_kind,         &memfd_kind,
-    &fifo_kind, &sockets::unix_kind, &sockets::inet_kind, &sockets::netlink_kind, &sockets::packet_kind, &regular_kind,
+    &pipe_kind,    &eventfd_kind,       &epoll_kind,         &signalfd_kind,         &timerfd_kind,         &memfd_kind,
+    &fifo_kind,    &sockets::unix_kind, &sockets::inet_kind, &sockets::netlink_kind, &sockets::packet_kind, &tty_kind,
+    &regular_kind,
 };
 
 }  // namespace

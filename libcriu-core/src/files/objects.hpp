@@ -2,8 +2,10 @@
 // What restored files need besides their entries, read and made in the master before the first task.
 #pragma once
 
+#include "files/inherited_fds.hpp"
 #include "files/queues.hpp"
 #include "files/removed.hpp"
+#include "files/terminals.hpp"
 #include "sockets/names.hpp"
 #include "sockets/socket_options.hpp"
 #include "sockets/tcp_saved.hpp"
@@ -14,6 +16,8 @@ struct Objects {
   Queues pipe_queues;
   Queues fifo_queues;
   Remaps remaps;
+  InheritedFds inherited;
+  Terminals terminals;
   base::Fd socket_queues;  // the image
   sockets::Names socket_names;
   sockets::SocketOptions socket_options;

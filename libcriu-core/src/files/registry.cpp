@@ -42,6 +42,8 @@ std::uint32_t Registry::identify(Ref ref, const kernel::FdInfo& info, std::uint3
   Key key{info.ino, info.mnt_id, info.flags & static_cast<unsigned>(O_ACCMODE | O_PATH), 0};
   if (info.text.find("\neventfd-id:") != std::string::npos) {
     key.unique = kernel::number(info.text, "eventfd-id");
+  } else if (info.text.find("\ntty-index:") != std::string::npos) {
+    key.unique = kernel::number(info.text, "tty-index");
   }
   return trees_[key].emplace(ref, id).first->second;
 }

@@ -12,6 +12,7 @@
 
 #include "files/build_id.hpp"
 #include "files/common.hpp"
+#include "files/external.hpp"
 #include "files/saver.hpp"
 #include "restore_context.hpp"
 
@@ -100,16 +101,31 @@ void refuse_device(const Description& description) {
     return;
   }
   const bool tun = major == 10 && minor == 200;
-  const bool terminal = major == 4 || major == 5 || major == 188 || major == 204 || (major >= 128 && major <= 143);
-  throw Error("not supported by this version",
-              fmt::format("{} is {}", description.what(),
-                          terminal ? "a terminal"
-                          : tun    ? "a network tunnel"
-                                   : fmt::format("the device {}:{}, whose state is not known", major, minor)),
-              0);
+  throw Error(
+      "not supported by this version",
+      fmt::format("{} is {}", description.what(),
+                  tun ? "a network tunnel" : fmt::format("the device {}:{}, whose state is not known", major, minor)),
+      0);
+}
+
+std::string external_key(const Description& description) {
+  return fmt::format("file[{:x}:{:x}]", description.info.mnt_id, description.stat.st_ino);
+}
+
+// A file that is not the tree's own: all that is said of it is by which name the restore is to be given another.
+void save_external(const Description& description, images::file_entry& entry) {
+  auto& reg = *entry.mutable_reg();
+  reg.set_id(entry.id());
+  reg.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));
+  reg.set_pos(0);
+  reg.set_name(external_key(description));
+  reg.set_ext(true);
 }
 
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
+  if (is_external(saver.dump().options, external_key(description))) {
+    return save_external(description, entry);
+  }
   refuse_device(description);
   save_path(saver, description, entry);
 }
@@ -154,7 +170,8 @@ void check_same(const RestoreContext& context, int fd, const images::reg_file_en
 
 base::Fd open_checked(const RestoreContext& context, const images::reg_file_entry& entry, int flags) {
   if (entry.ext()) {
-    throw Error("not supported by this version", fmt::format("file {} ({}) is external", entry.id(), entry.name()), 0);
+    throw Error("cannot restore", fmt::format("file {} is from outside of the tree, and missing", entry.id()), 0,
+                fmt::format("--inherit-fd fd[N]:{} gives one", entry.name()));
   }
   if (entry.name().empty() || entry.name().front() != '/' || entry.name().find('\0') != std::string::npos) {
     throw Error("corrupt checkpoint", fmt::format("file {} has the path '{}'", entry.id(), entry.name()), 0);
@@ -179,6 +196,10 @@ base::Fd open_checked(const RestoreContext& context, const images::reg_file_entr
 
 std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file_entry* const> group) {
   const auto& entry = group.front()->reg();
+  const auto key = entry.name().starts_with('/') ? entry.name().substr(1) : entry.name();
+  if (const int given = context.objects.inherited.find(key); given >= 0) {
+    return one(copy_inherited(given, entry.name()));
+  }
   auto fd = open_checked(context, entry, static_cast<int>(entry.flags()) | O_CLOEXEC);
   if ((entry.flags() & O_PATH) == 0 && entry.pos() != ~std::uint64_t{0} && entry.pos() != 0) {
     check(::lseek(fd.get(), static_cast<off_t>(entry.pos()), SEEK_SET), "seek", entry.name());

@@ -5,9 +5,18 @@
 #include <unistd.h>
 
 #include "base/error.hpp"
+#include "files/tty_survey.hpp"
 #include "kernel/procfs.hpp"
 
 namespace criu::files {
+
+Saver::Saver(DumpContext& dump)
+    : dump_(dump),
+      shared_objects_(dump),
+      files_(dump.images.create(image::type::files)),
+      terminals_(std::make_unique<TtySurvey>()) {}
+
+Saver::~Saver() = default;
 
 image::Writer& Saver::image(const image::Type& type) {
   const auto found = images_.find(type.magic);

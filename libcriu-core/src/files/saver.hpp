@@ -21,10 +21,14 @@
 
 namespace criu::files {
 
+class TtySurvey;
+
 class Saver {
  public:
-  explicit Saver(DumpContext& dump)
-      : dump_(dump), shared_objects_(dump), files_(dump.images.create(image::type::files)) {}
+  explicit Saver(DumpContext& dump);
+  ~Saver();
+  Saver(const Saver&) = delete;
+  Saver& operator=(const Saver&) = delete;
 
   DumpContext& dump() { return dump_; }
   std::uint32_t new_file_id() { return ++last_file_id_; }
@@ -46,6 +50,9 @@ class Saver {
 
   // What is known of sockets; asked for only when there is one.
   sockets::Survey& sockets();
+
+  // What is known of terminals.
+  TtySurvey& terminals() { return *terminals_; }
 
   Registry& registry() { return registry_; }
   Removed& removed() { return removed_; }
@@ -72,6 +79,7 @@ class Saver {
   std::deque<std::pair<std::uint32_t, Description>> in_flight_;
   std::vector<base::Fd> kept_;  // the registry knows what is in flight by these
   std::unique_ptr<sockets::Survey> sockets_;
+  std::unique_ptr<TtySurvey> terminals_;
   std::uint32_t last_file_id_ = 0;
 };
 

@@ -13,6 +13,8 @@
 #include <mutex>
 #include <span>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/error.hpp"
 #include "files/regular.hpp"
@@ -52,67 +54,76 @@ struct Job {
 // ten times as long.
 class Filler {
  public:
-  explicit Filler(std::uint64_t most) : size_(std::min(most, largest_buffer)), buffer_(map_buffer(size_)) {}
+  // The buffer's own pages are faults, too: for little to do a small one.
+  explicit Filler(std::uint64_t most)
+      : size_(most >= worth_a_large_buffer ? largest_buffer : small_buffer), buffer_(map_buffer(size_)) {}
 
   // Runs that follow each other in their file are read at once. Returns the number of jobs done, at least one.
   std::size_t fill(std::span<const Job> jobs) {
-    std::size_t count = 0;
+    const auto& first = jobs[0];
+    parts_.clear();
     std::uint64_t bytes = 0;
-    while (count < jobs.size() && count < most_parts && !jobs[count].compare && jobs[count].run.fd == jobs[0].run.fd &&
-           jobs[count].run.offset == jobs[0].run.offset + bytes && bytes + jobs[count].run.size <= size_) {
-      bytes += jobs[count++].run.size;
+    for (const auto& job : jobs) {
+      if (job.compare != first.compare || job.run.fd != first.run.fd || job.run.offset != first.run.offset + bytes ||
+          bytes + job.run.size > size_) {
+        break;
+      }
+      parts_.push_back({job.into, job.run.size});
+      bytes += job.run.size;
     }
-    if (count == 0) {
-      jobs[0].compare ? fill_differing(jobs[0]) : fill_in_parts(jobs[0]);
-      return 1;
+    if (const auto count = parts_.size(); count > 0) {
+      fill_parts(first, first.run.offset, bytes);
+      return count;
     }
-    read(jobs[0].run.fd, jobs[0].run.offset, bytes);
-    iovec parts[most_parts];
-    for (std::size_t i = 0; i < count; ++i) {
-      parts[i] = {jobs[i].into, jobs[i].run.size};
+    for (std::uint64_t done = 0, part = 0; done < first.run.size; done += part) {
+      part = std::min(size_, first.run.size - done);
+      parts_.assign(1, {first.into + done, part});
+      fill_parts(first, first.run.offset + done, part);
     }
-    write({parts, count}, bytes);
-    return count;
+    return 1;
   }
 
   // How many pages were equal to the parent's.
   std::uint64_t equal() const { return equal_; }
 
  private:
+  static constexpr std::uint64_t worth_a_large_buffer = 4 << 20;
   static constexpr std::uint64_t largest_buffer = 256 << 10;
-  static constexpr std::size_t most_parts = 64;
+  static constexpr std::uint64_t small_buffer = 32 << 10;
+
+  void fill_parts(const Job& job, std::uint64_t offset, std::uint64_t bytes) {
+    read(job.run.fd, offset, bytes);
+    from_.assign(1, {buffer_.data(), bytes});
+    if (job.compare) {
+      keep_differing();
+    }
+    write();
+  }
 
   // Over memory inherited from the parent: pages that are equal stay shared. The task's own memory file is the one way
   // to look at them that neither faults nor, as process_vm_readv does since 5.19, makes them private.
-  void fill_differing(const Job& job) {
+  void keep_differing() {
     if (!inherited_) {
       inherited_ = map_buffer(size_);
       memory_ = base::Fd(check(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC), "open", "/proc/self/mem"));
     }
-    for (std::uint64_t done = 0, part = 0; done < job.run.size; done += part) {
-      part = std::min(size_, job.run.size - done);
-      read(job.run.fd, job.run.offset + done, part);
-      if (::pread(memory_.get(), inherited_.data(), part, reinterpret_cast<off_t>(job.into + done)) !=
-          static_cast<ssize_t>(part)) {
+    from_.clear();
+    auto parts = std::exchange(parts_, {});
+    auto* saved = buffer_.data();
+    for (const auto& [into, size] : parts) {
+      if (::pread(memory_.get(), inherited_.data(), size, reinterpret_cast<off_t>(into)) !=
+          static_cast<ssize_t>(size)) {
         throw Error("read memory inherited from the parent", {}, errno);
       }
-      for (std::uint64_t page = 0; page < part; page += page_size) {
-        if (std::memcmp(inherited_.data() + page, buffer_.data() + page, page_size) == 0) {
+      for (std::uint64_t page = 0; page < size; page += page_size) {
+        if (std::memcmp(inherited_.data() + page, saved + page, page_size) == 0) {
           ++equal_;
         } else {
-          iovec differing{job.into + done + page, page_size};
-          write({&differing, 1}, page_size, page);
+          from_.push_back({saved + page, page_size});
+          parts_.push_back({static_cast<std::byte*>(into) + page, page_size});
         }
       }
-    }
-  }
-
-  void fill_in_parts(const Job& job) {
-    for (std::uint64_t done = 0, part = 0; done < job.run.size; done += part) {
-      part = std::min(size_, job.run.size - done);
-      read(job.run.fd, job.run.offset + done, part);
-      iovec whole{job.into + done, part};
-      write({&whole, 1}, part);
+      saved += size;
     }
   }
 
@@ -127,29 +138,33 @@ class Filler {
     }
   }
 
+  static std::span<iovec> advance(std::span<iovec> parts, std::size_t by) {
+    while (!parts.empty() && by >= parts[0].iov_len) {
+      by -= parts[0].iov_len;
+      parts = parts.subspan(1);
+    }
+    if (by > 0) {
+      parts[0] = {static_cast<std::byte*>(parts[0].iov_base) + by, parts[0].iov_len - by};
+    }
+    return parts;
+  }
+
   // The kernel may write less than it was asked to: what is left of the parts goes on.
-  void write(std::span<iovec> parts, std::uint64_t bytes, std::uint64_t from = 0) {
-    for (std::uint64_t done = 0; done < bytes;) {
-      const iovec source{buffer_.data() + from + done, bytes - done};
-      const auto put = ::process_vm_writev(::getpid(), &source, 1, parts.data(), parts.size(), 0);
+  void write() {
+    for (std::span<iovec> from(from_), into(parts_); !into.empty();) {
+      const auto put = ::process_vm_writev(::getpid(), from.data(), from.size(), into.data(), into.size(), 0);
       if (put <= 0) {
-        throw Error("fill memory", fmt::format("at {}", parts[0].iov_base), put < 0 ? errno : EFAULT);
+        throw Error("fill memory", fmt::format("at {}", into[0].iov_base), put < 0 ? errno : EFAULT);
       }
-      done += static_cast<std::uint64_t>(put);
-      for (auto left = static_cast<std::size_t>(put); left > 0 && !parts.empty();) {
-        const auto step = std::min(left, parts[0].iov_len);
-        parts[0] = {static_cast<std::byte*>(parts[0].iov_base) + step, parts[0].iov_len - step};
-        left -= step;
-        if (parts[0].iov_len == 0) {
-          parts = parts.subspan(1);
-        }
-      }
+      from = advance(from, static_cast<std::size_t>(put));
+      into = advance(into, static_cast<std::size_t>(put));
     }
   }
 
   std::uint64_t size_;
   base::Mapping buffer_, inherited_;
   base::Fd memory_;
+  std::vector<iovec> from_, parts_;  // of no more pages than the buffer has
   std::uint64_t equal_ = 0;
 };
 

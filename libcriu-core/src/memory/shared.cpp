@@ -179,7 +179,14 @@ void SharedObjects::restore_memfds(const RestoreContext& context) {
   auto reader = context.images.open(image::type::memfd_inode);
   images::memfd_inode_entry entry;
   while (reader && reader->next(entry)) {
-    Object object{context.internal(restore_inode(context, entry)), entry.seals()};
+    Object object;
+    // One that is given is used as it is: its contents and seals are the caller's.
+    const auto key = "/memfd:" + entry.name();
+    if (const int given = context.objects.inherited.find(key); given >= 0) {
+      object.fd = context.internal(files::copy_inherited(given, key));
+    } else {
+      object = {context.internal(restore_inode(context, entry)), entry.seals()};
+    }
     if (!memfds_.emplace(entry.inode_id(), std::move(object)).second) {
       throw Error("corrupt image", fmt::format("memfd.img: object {} is there twice", entry.inode_id()), 0);
     }

@@ -214,12 +214,13 @@ class Web {
   struct Node {
     const images::unix_sk_entry* entry;
     int fd;
+    int given;  // the descriptor that the caller has for it, -1: none
   };
 
   void add(const images::unix_sk_entry& entry, int fd) {
     check_entry(entry);
     by_ino_[entry.ino()] = nodes_.size();
-    nodes_.push_back({&entry, fd});
+    nodes_.push_back({&entry, fd, context_.objects.inherited.find(fmt::format("socket:[{}]", entry.ino()))});
   }
   SocketType type(const Node& node) const { return {AF_UNIX, static_cast<int>(node.entry->type()), 0}; }
   const Node* peer_of(const Node& node) const {
@@ -239,7 +240,7 @@ class Web {
   // Made as a pair: what is connected both ways, or to something without a name, can have come about so only.
   bool paired(const Node& node) const {
     const auto* peer = peer_of(node);
-    if (peer == nullptr || peer == &node || peer->entry->state() == listening) {
+    if (peer == nullptr || peer == &node || node.given >= 0 || peer->given >= 0 || peer->entry->state() == listening) {
       return false;
     }
     return (mutual(node) && !(has_followers(node) || has_followers(*peer))) || peer->entry->name().empty();
@@ -316,7 +317,9 @@ std::vector<base::Fd> Web::make() {
     if (made[i]) {
       continue;
     }
-    if (paired(node)) {
+    if (node.given >= 0) {
+      made[i] = files::copy_inherited(node.given, what);
+    } else if (paired(node)) {
       const auto other = by_ino_.at(node.entry->peer());
       if (made[other] || nodes_[other].entry->type() != node.entry->type()) {
         throw Error("corrupt checkpoint", what + ": its peer is another one's too", 0);
@@ -337,7 +340,8 @@ std::vector<base::Fd> Web::make() {
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
     const auto& node = nodes_[i];
     const auto what = what_is(*node.entry);
-    if (std::any_of(late.begin(), late.end(), [&](const auto& pair) { return pair.first == i || pair.second == i; })) {
+    if (node.given >= 0 ||
+        std::any_of(late.begin(), late.end(), [&](const auto& pair) { return pair.first == i || pair.second == i; })) {
       continue;
     }
     if (!made[i]) {
@@ -355,6 +359,9 @@ std::vector<base::Fd> Web::make() {
   }
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
     const auto& entry = *nodes_[i].entry;
+    if (nodes_[i].given >= 0) {
+      continue;
+    }
     context_.objects.socket_options.restore_early(made[i].get(), type(nodes_[i]), entry.opts(), what_is(entry));
   }
   return made;
@@ -497,6 +504,13 @@ void Web::complete(const Node& node) {
 }
 
 void Web::connect() {
+  // What the caller gives is used as it is, connected or not.
+  if (std::erase_if(nodes_, [](const Node& node) { return node.given >= 0; }) > 0) {
+    by_ino_.clear();
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      by_ino_[nodes_[i].entry->ino()] = i;
+    }
+  }
   for (const auto& node : nodes_) {
     fill(node);
   }

@@ -223,6 +223,9 @@ class TaskSaver {
     if (stat_.exit_signal != SIGCHLD && task_.ppid != 0) {
       tc.mutable_extension()->set_exit_signal(static_cast<std::uint32_t>(stat_.exit_signal));
     }
+    if (stat_.terminal == 0 && context_.controls.contains(stat_.session)) {
+      tc.mutable_extension()->set_no_terminal(true);
+    }
     // Bits 17 and 18 are AMX; the tile data is what has to be asked for.
     constexpr std::uint64_t on_request = std::uint64_t{1} << 18;
     if ((process_.xstate_permitted & on_request) != 0) {
@@ -308,6 +311,9 @@ void save_tree(DumpContext& context, const FrozenTree& tree) {
     }
     if (task.ppid == 0 && stat.session != task.pid && !context.options.shell_job) {
       context.obstacles.push_back(no_session_leader(name, stat.session));
+    }
+    if (stat.terminal != 0) {
+      context.note_control(task.pid, stat.session, stat.terminal, stat.foreground);
     }
     images::pstree_entry entry;
     entry.set_pid(static_cast<std::uint32_t>(task.pid));

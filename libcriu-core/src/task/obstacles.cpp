@@ -79,10 +79,15 @@ class Look {
     if (pid == root_ && stat.session != pid && !context_.options.shell_job) {
       context_.obstacles.push_back(task::no_session_leader(name, stat.session));
     }
+    if (stat.terminal != 0) {
+      context_.note_control(pid, stat.session, stat.terminal, stat.foreground);
+    }
     for (const auto tid : tids) {
       children(proc, tid);
     }
   }
+  // What needs to know all of them.
+  void finish() { files_.finish(); }
 
  private:
   // Each thread has those that it made itself.
@@ -156,7 +161,9 @@ std::vector<std::string> obstacles(const Options& options) {
   const ScratchDirectory scratch;
   const image::Directory images(scratch.path());
   DumpContext context{.options = options, .images = images, .look_only = true, .obstacles = {}};
-  Look(context, options.tree).task(options.tree);
+  Look look(context, options.tree);
+  look.task(options.tree);
+  look.finish();
   std::vector<std::string> lines;
   for (const auto& obstacle : context.obstacles) {
     if (!gone(obstacle)) {

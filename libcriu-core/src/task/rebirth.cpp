@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <linux/sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -66,6 +67,8 @@ class Rebirth {
     make_children(Birth::early);
     if (leads_session()) {
       check(::setsid(), "make a session", task_.name());
+      // Only the leader can get it for itself; all others of its session are born with it.
+      context_.objects.terminals.take_control(task_);
     }
     make_children(Birth::late);
     make_siblings();
@@ -73,6 +76,7 @@ class Rebirth {
     make_helpers();
     join_group();
     reap_helpers();
+    give_up_terminal();
     restore_files();
     restorer::become(context_, task_, memory_, surroundings(), family_.regions[task_.index]);
   }
@@ -187,6 +191,18 @@ class Rebirth {
     }
   }
 
+  // Its children have been born with it.
+  void give_up_terminal() const {
+    if (!task_.core.tc().extension().no_terminal()) {
+      return;
+    }
+    const base::Fd terminal(::open("/dev/tty", O_RDWR | O_CLOEXEC));
+    if (terminal || errno != ENXIO) {
+      check(terminal.get(), "open the controlling terminal of", task_.name());
+      check(::ioctl(terminal.get(), TIOCNOTTY), "give up the controlling terminal of", task_.name());
+    }
+  }
+
   void reap_helpers() {
     const auto [begin, end] = family_.helpers.equal_range(&task_);
     for (auto helper = begin; helper != end; ++helper) {
@@ -208,6 +224,9 @@ class Rebirth {
     restorer::pass(context_.shared, Stage::forked);
     if (::getpgrp() != group) {
       check(::setpgid(0, group), "join the process group", fmt::format("{} of {}", group, task_.name()));
+    }
+    if (task_.alive() && leads_session()) {
+      context_.objects.terminals.set_foreground(task_);
     }
     restorer::pass(context_.shared, Stage::grouped);
   }

@@ -16,6 +16,7 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "files/terminals.hpp"
 #include "log.hpp"
 #include "task/last_pid.hpp"
 
@@ -116,6 +117,11 @@ std::multimap<const TaskImage*, pid_t> group_helpers(const Checkpoint& checkpoin
     const TaskImage* maker = task->alive() ? task.get() : task->parent;
     if (present.insert(group).second && !sessions.has_helper(group)) {
       helpers.emplace(maker, group);
+    }
+  }
+  for (const auto& [leader, group] : files::foreground_groups(checkpoint)) {
+    if (present.insert(group).second && !sessions.has_helper(group)) {
+      helpers.emplace(leader, group);
     }
   }
   return helpers;

@@ -20,7 +20,7 @@ TEST_CASE("all obstacles are told, each with its descriptor and kind") {
                   MUST(::inotify_init1(0) == 2);
                   MUST(::syscall(SYS_pidfd_open, ::getpid(), 0) == 3);
                   MUST(::open("/proc/self/ns/net", O_RDONLY) == 4);
-                  MUST(::open("/dev/ptmx", O_RDWR | O_NOCTTY) == 5);
+                  MUST(::open("/dev/ptmx", O_WRONLY | O_NOCTTY) == 5);
                   MUST(::open(dir.path("lock").c_str(), O_RDWR | O_CREAT, 0644) == 6);
                   MUST(::flock(6, LOCK_EX) == 0);
                   MUST(::dup(0) == 7);
@@ -29,7 +29,7 @@ TEST_CASE("all obstacles are told, each with its descriptor and kind") {
                 [] {}}});
   auto texts = scene.dump();
   const char* const wanted[] = {"a UTS namespace",     "an IPC namespace", "an inotify descriptor", "a pidfd",
-                                "a network namespace", "a terminal",       "--file-locks"};
+                                "a network namespace", "a pty's master",   "--file-locks"};
   REQUIRE(texts.size() == std::size(wanted));
   for (std::size_t i = 0; i < texts.size(); ++i) {
     CHECK_THAT(texts[i], Catch::Contains("fd " + std::to_string(i) + " of task " + std::to_string(scene.pids()[0])));
