@@ -317,6 +317,10 @@ class Act {
     out << failure << "\n";
   }
   out.close();
+  if (!out) {
+    std::fprintf(stderr, "cannot write %s/outcome: %s\n", directory.c_str(), std::strerror(errno));
+    ::_exit(1);
+  }
   ::_exit(0);
 }
 
