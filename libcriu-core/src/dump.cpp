@@ -10,6 +10,7 @@
 #include "action_scripts.hpp"
 #include "log.hpp"
 #include "namespaces/time.hpp"
+#include "sockets/farewell.hpp"
 #include "stats.hpp"
 #include "task/dump.hpp"
 
@@ -25,7 +26,7 @@ void unseal(const image::Directory& images) {
 }
 
 // The inventory comes last: a directory without one is no checkpoint.
-void seal(DumpContext& context, const task::Ids& ids, NetworkLockMethod method, image::Outbox& outbox) {
+void seal(DumpContext& context, const task::Ids& ids, files::Collector& files, image::Outbox& outbox) {
   outbox.flush();
   context.worker.wait();
   images::inventory_entry inventory;
@@ -35,7 +36,10 @@ void seal(DumpContext& context, const task::Ids& ids, NetworkLockMethod method, 
   *inventory.mutable_root_ids() = ids.own();
   inventory.set_root_cg_set(1);
   inventory.set_lsmtype(images::NO_LSM);
-  inventory.set_network_lock_method(static_cast<std::uint32_t>(method));
+  inventory.set_network_lock_method(static_cast<std::uint32_t>(files.lock_method()));
+  if (const auto tables = files.lock_tables(); tables != 0) {
+    inventory.set_network_lock_tables(tables);
+  }
   if (context.options.tcp_close) {
     inventory.set_tcp_close(true);
   }
@@ -122,13 +126,14 @@ void dump(const Options& options) {
     tree.release(FinalState::running);
     stats.set_frozen_time(frozen.microseconds());
   }
-  seal(context, all.ids, all.files.lock_method(), outbox);
+  seal(context, all.ids, all.files, outbox);
   run_scripts(options, Event::post_dump, {images.fd(), options.tree});
   if (!early) {
-    if (options.final_state != FinalState::running) {
-      all.files.hold_connections();
-    }
+    const auto farewell = options.final_state == FinalState::running ? nullptr : all.files.farewell();
     tree.release(options.final_state);
+    if (farewell != nullptr) {
+      farewell->complete();
+    }
     stats.set_frozen_time(frozen.microseconds());
   }
   if (options.final_state != FinalState::running) {

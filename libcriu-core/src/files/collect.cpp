@@ -248,6 +248,10 @@ std::uint32_t Collector::reference(const procfs::Task& task, const char* link) {
 MappingReference Collector::reference_mapping(pid_t pid, const procfs::Area& area) {
   const auto range = fmt::format("{:x}-{:x}", area.start, area.end);
   const auto what = fmt::format("mapping {} of task {} ({})", range, pid, area.name);
+  if (area.name.starts_with("socket:[")) {
+    throw Error("not supported by this version",
+                what + " is the ring of a packet socket, or where TCP receives without a copy", 0);
+  }
   const auto path = fmt::format("/proc/{}/map_files/{}", pid, range);
   std::uint32_t access = O_RDONLY;
   if (area.shared) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <tuple>
 #include <unordered_map>
@@ -37,8 +38,10 @@ class Collector {
   void keep_links() { saver_.removed().keep(); }
   // How connections are kept silent, if there are any.
   NetworkLockMethod lock_method() { return saver_.sockets().lock_method(context_); }
-  // Right before the tree ends: its connections end without a packet, and stay locked for the restore.
-  void hold_connections() { saver_.sockets().leave_silent(context_); }
+  // The tables that iptables made for it.
+  unsigned lock_tables() { return saver_.sockets().lock_tables(); }
+  // Right before the tree ends: how its connections end without a packet, and stay locked for the restore.
+  std::unique_ptr<sockets::Farewell> farewell() { return saver_.sockets().farewell(context_); }
 
  private:
   struct Late {

@@ -18,6 +18,8 @@ struct Objects {
   sockets::Names socket_names;
   sockets::SocketOptions socket_options;
   sockets::SavedConnections tcp;
+  // Connections that only a queue holds: made by the master, which could not get at them at the end.
+  std::map<std::uint32_t, base::Fd> carried;
   // Of internet sockets: how many have this protocol and port.
   std::map<std::pair<std::uint32_t, std::uint32_t>, unsigned> inet_ports;
   // The other end of sockets whose peer is gone, until their queues are full; in the task that made them.

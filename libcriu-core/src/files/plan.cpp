@@ -38,11 +38,26 @@ void Plan::add(const Checkpoint& checkpoint, const TaskImage& task, const images
     index = group_by_key_.emplace(std::pair{&kind, group_key}, index).first->second;
   }
   if (index == groups_.size()) {
-    groups_.push_back({&kind, &task, {}, {}});
+    groups_.push_back({&kind, &maker_of(checkpoint, kind, entry, task), {}, {}});
   }
   groups_[index].entries.push_back(&entry);
   groups_[index].slots.push_back(slot);
   made_by_.emplace_back(&entry, groups_[index].maker);
+}
+
+const TaskImage& Plan::maker_of(const Checkpoint& checkpoint, const Kind& kind, const images::file_entry& entry,
+                                const TaskImage& first) {
+  const auto wanted = kind.maker != nullptr ? kind.maker(checkpoint, entry) : 0;
+  if (wanted == 0 || wanted == first.pid()) {
+    return first;
+  }
+  if (tasks_.empty()) {
+    for (const auto& task : checkpoint.tasks) {
+      tasks_.emplace(task->pid(), task.get());
+    }
+  }
+  const auto found = tasks_.find(wanted);
+  return found != tasks_.end() && found->second->alive() && !found->second->shares_files() ? *found->second : first;
 }
 
 // What no task has open, but waits in the queue of a socket: whoever fills that queue makes it. Such a file can be a
@@ -62,8 +77,22 @@ std::uint32_t Plan::slot_of(const images::fdinfo_entry& fd) const {
   return slot_by_id_.at({static_cast<int>(fd.type()), fd.id()});
 }
 
+namespace {
+
+constexpr std::uint32_t cloexec = 1;  // FD_CLOEXEC, as images have it
+
+int flags_of(const images::fdinfo_entry& fd) { return (fd.flags() & cloexec) != 0 ? O_CLOEXEC : 0; }
+
+}  // namespace
+
+// What the task itself has goes to its number at once: a table may be so full that there is no room for all of it
+// twice.
 void Plan::make(RestoreContext& context, const TaskImage& task) {
   made_.resize(slot_count_);
+  std::unordered_map<std::uint32_t, const images::fdinfo_entry*> homes;
+  for (const auto& fd : task.fds) {
+    homes.try_emplace(slot_of(fd), &fd);
+  }
   for (const auto& group : groups_) {
     if (group.maker != &task) {
       continue;
@@ -74,8 +103,15 @@ void Plan::make(RestoreContext& context, const TaskImage& task) {
       if (group.kind->owner != nullptr) {
         restore_owner(fds[i].get(), *group.kind->owner(entry));
       }
-      const auto slot = group.slots[i];
-      made_[slot] = context.internal(std::move(fds[i]));
+      made_[group.slots[i]] = context.internal(std::move(fds[i]));
+    }
+    for (const auto slot : group.slots) {
+      if (const auto home = homes.find(slot); home != homes.end()) {
+        const auto number = static_cast<int>(home->second->fd());
+        check(::dup3(made_[slot].get(), number, flags_of(*home->second)), "install",
+              fmt::format("fd {} of {}", number, task.name()));
+        made_[slot] = base::Fd(number);
+      }
       slots_[slot] = {static_cast<std::int32_t>(task.pid()), made_[slot].get()};
     }
   }
@@ -120,8 +156,9 @@ void Plan::collect(RestoreContext& context, const TaskImage& task) {
       }
       source = copy.get();
     }
-    constexpr std::uint32_t cloexec = 1;  // FD_CLOEXEC
-    check(::dup3(source, static_cast<int>(fd.fd()), (fd.flags() & cloexec) != 0 ? O_CLOEXEC : 0), "install", what);
+    if (source != static_cast<int>(fd.fd())) {
+      check(::dup3(source, static_cast<int>(fd.fd()), flags_of(fd)), "install", what);
+    }
     if (made_[slot].get() >= 0) {
       name_in_signals(static_cast<int>(fd.fd()), what);
     }

@@ -54,10 +54,12 @@ class Plan {
  private:
   void add(const Checkpoint&, const TaskImage&, const images::file_entry&);
   void add_in_flight(const Checkpoint&);
+  const TaskImage& maker_of(const Checkpoint&, const Kind&, const images::file_entry&, const TaskImage& first);
   std::uint32_t slot_of(const images::fdinfo_entry&) const;
   base::Fd fetch_slot(const RestoreContext&, std::uint32_t slot, const std::string& what) const;
 
   std::vector<Group> groups_;
+  std::unordered_map<pid_t, const TaskImage*> tasks_;  // by pid, once somebody asked
   std::map<std::pair<const Kind*, std::uint64_t>, std::size_t> group_by_key_;
   std::map<std::pair<int, std::uint32_t>, std::uint32_t> slot_by_id_;
   std::unordered_map<std::uint32_t, std::uint32_t> slot_by_number_;              // the same, of whatever type

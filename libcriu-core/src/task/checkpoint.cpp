@@ -247,6 +247,7 @@ Checkpoint read_checkpoint(const image::Directory& dir) {
   read_files(dir, checkpoint);
   checkpoint.queues = sockets::Queues(dir);
   checkpoint.unix_groups = sockets::unix_groups(checkpoint);
+  checkpoint.unix_makers = sockets::unix_makers(checkpoint);
   if (auto reader = dir.open(image::type::seccomp)) {
     reader->only(checkpoint.seccomp);
   }

@@ -63,6 +63,7 @@ struct Checkpoint {
   sockets::Queues queues;
   // The sockets of a network of UNIX peers are made together: by number, the one that stands for all.
   std::unordered_map<std::uint32_t, std::uint32_t> unix_groups;
+  std::unordered_map<std::uint32_t, pid_t> unix_makers;  // of these, the task that is to make it, where that matters
 
   Checkpoint();
   TaskImage& add_task();
