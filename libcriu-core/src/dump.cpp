@@ -5,13 +5,19 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 
 #include "action_scripts.hpp"
+#include "files/io_uring.hpp"
 #include "log.hpp"
+#include "namespaces/ipc.hpp"
 #include "namespaces/time.hpp"
+#include "plugins.hpp"
+#include "sockets/farewell.hpp"
 #include "stats.hpp"
 #include "task/dump.hpp"
+#include "task/undo.hpp"
 
 namespace criu {
 
@@ -25,7 +31,7 @@ void unseal(const image::Directory& images) {
 }
 
 // The inventory comes last: a directory without one is no checkpoint.
-void seal(DumpContext& context, const task::Ids& ids, NetworkLockMethod method, image::Outbox& outbox) {
+void seal(DumpContext& context, const task::Ids& ids, files::Collector& files, image::Outbox& outbox) {
   outbox.flush();
   context.worker.wait();
   images::inventory_entry inventory;
@@ -35,11 +41,14 @@ void seal(DumpContext& context, const task::Ids& ids, NetworkLockMethod method, 
   *inventory.mutable_root_ids() = ids.own();
   inventory.set_root_cg_set(1);
   inventory.set_lsmtype(images::NO_LSM);
-  inventory.set_network_lock_method(static_cast<std::uint32_t>(method));
+  inventory.set_network_lock_method(static_cast<std::uint32_t>(files.lock_method()));
+  if (const auto tables = files.lock_tables(); tables != 0) {
+    inventory.set_network_lock_tables(tables);
+  }
   if (context.options.tcp_close) {
     inventory.set_tcp_close(true);
   }
-  inventory.mutable_plugins_entry();
+  plugins::put(inventory);
   inventory.set_dump_criu_run_id(context.run_id);
   image::Writer writer(context.images.fd(), image::file_name(image::type::inventory, 0), image::type::inventory);
   writer.write(inventory);
@@ -74,6 +83,24 @@ void save_address_spaces(DumpContext& context, const task::FrozenTree& tree, std
   }
 }
 
+// Devices are brought to rest while their tasks still run.
+void pause_devices(pid_t root) {
+  if (!plugins::listen_to(CR_PLUGIN_HOOK__PAUSE_DEVICES)) {
+    return;
+  }
+  std::vector<pid_t> tasks{root};
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    plugins::tell(CR_PLUGIN_HOOK__PAUSE_DEVICES, tasks[i]);
+    std::error_code ended;  // meanwhile
+    for (const auto& thread : std::filesystem::directory_iterator(fmt::format("/proc/{}/task", tasks[i]), ended)) {
+      std::ifstream children(thread.path() / "children");
+      for (pid_t child = 0; children >> child;) {
+        tasks.push_back(child);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 std::string new_run_id() {
@@ -93,14 +120,20 @@ void dump(const Options& options) {
   std::vector<task::SavedTask> saved;
   const Worker::Scope working(context.worker);
   run_scripts(options, Event::pre_dump, {images.fd(), options.tree});
+  Plugins loaded(options, CR_PLUGIN_STAGE__DUMP, images.fd());
   outbox.prepare();
   task::Collected all(context);
+  pause_devices(options.tree);
   const Stopwatch freezing;
   task::FrozenTree tree(options.tree, options.timeout);
   images::dump_stats_entry stats;
   stats.set_freezing_time(freezing.microseconds());
   const Stopwatch frozen;
   saved.resize(tree.tasks().size());
+  for (const auto& task : tree.tasks()) {
+    context.tasks.insert(task.pid);
+    plugins::tell(CR_PLUGIN_HOOK__CHECKPOINT_DEVICES, task.pid);
+  }
   unseal(images);
   task::save_tree(context, tree);
   for (std::size_t i = 0; i < saved.size(); ++i) {
@@ -109,33 +142,43 @@ void dump(const Options& options) {
     }
     context.attempt([&] { task::save_task(context, tree, i, all, saved[i]); });
   }
+  plugins::tell(CR_PLUGIN_HOOK__DUMP_DEVICES_LATE, options.tree);
+  files::save_rings(context, tree, all.files, saved);
+  task::save_undo(context, tree, all.ids, saved);
+  const procfs::Task root(options.tree);
+  context.attempt(
+      [&] { namespaces::save_ipc(context, all.files.saver().shared_objects(), root, all.ids.root(), all.ids.own()); });
   all.files.finish();
   stop_at_obstacles(context);  // before the longest part, which the worker has only begun
   context.worker.wait();
   memory::PageStats pages;
   save_address_spaces(context, tree, saved, pages);
   images.put(image::type::seccomp, 0, all.seccomp);
-  const procfs::Task root(options.tree);
-  namespaces::save_clocks(images, root, all.ids.of(options.tree, root), all.ids.own());
+  namespaces::save_clocks(images, root, all.ids.root(), all.ids.own());
   stop_at_obstacles(context);
   if (early) {
     tree.release(FinalState::running);
     stats.set_frozen_time(frozen.microseconds());
   }
-  seal(context, all.ids, all.files.lock_method(), outbox);
+  seal(context, all.ids, all.files, outbox);
   run_scripts(options, Event::post_dump, {images.fd(), options.tree});
   if (!early) {
-    if (options.final_state != FinalState::running) {
-      all.files.hold_connections();
-    }
+    const auto farewell = options.final_state == FinalState::running ? nullptr : all.files.farewell();
     tree.release(options.final_state);
+    if (farewell != nullptr) {
+      farewell->complete();
+    }
     stats.set_frozen_time(frozen.microseconds());
   }
   if (options.final_state != FinalState::running) {
     all.files.keep_links();
   }
   pages.fill(stats);
+  if (const auto scanned = all.files.scan_time(); scanned != 0) {
+    stats.set_irmap_resolve(static_cast<std::uint32_t>(scanned));
+  }
   finish_stats(options, stats);
+  loaded.succeed();
   LOG_INFO("Dumping finished successfully");
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 // The table of options, and what each does to the set. A row without an action belongs to a feature that does not exist
 // yet: it is remembered, and refused by name when a command starts that it would change.
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -125,13 +126,42 @@ void set_file_validation(Options& options, const Given& given) {
   }
 }
 
-// Of the kinds of external resources only this one is there yet.
+// Of the kinds of external resources only these are there yet.
 void add_external(Options& options, const Given& given) {
   const std::string_view value = given.value;
-  if (value.starts_with("unix[")) {
+  if (value.starts_with("unix[") || value.starts_with("tty[") || value.starts_with("file[")) {
     options.external.emplace(value);
   } else {
     options.not_yet.insert("external");
+  }
+}
+
+void add_scan_path(Options& options, const Given& given) {
+  if (given.value[0] != '/') {
+    throw UsageError("the path of " + std::string(given.spelled) + " is not absolute", given.value, 0);
+  }
+  options.irmap_scan_paths.emplace_back(given.value);
+}
+
+// "fd[7]:RES"; "debug[7]:TEXT" writes the text there.
+void add_inherit_fd(Options& options, const Given& given) {
+  const std::string_view value = given.value;
+  const bool debug = value.starts_with("debug[");
+  const auto open = value.find('['), close = value.find("]:");
+  int fd = -1;
+  if (!(debug || value.starts_with("fd[")) || close == value.npos || close + 2 == value.size() ||
+      std::from_chars(value.data() + open + 1, value.data() + close, fd).ptr != value.data() + close || fd < 0) {
+    throw base::Error("Invalid inherit fd argument: " + std::string(value), {}, 0, "it is fd[NUMBER]:RESOURCE");
+  }
+  struct stat ignored {};
+  if (::fstat(fd, &ignored) != 0) {
+    throw base::Error("Can't fstat inherit fd " + std::to_string(fd), {}, errno);
+  }
+  const auto resource = value.substr(close + 2);
+  if (!debug) {
+    options.inherit_fds.emplace_back(resource, fd);
+  } else if (::write(fd, resource.data(), resource.size()) != static_cast<ssize_t>(resource.size())) {
+    throw base::Error("write to", "descriptor " + std::to_string(fd), errno);
   }
 }
 
@@ -197,11 +227,11 @@ constexpr OptionInfo table[] = {
   {"work-dir", 'W', value, false, every_command, "DIR", general, "where logs, pid files, statistics go (default: the image directory)", text<&Options::work_dir>},
   {"prev-images-dir", 0, value, false, dumps, "DIR", general, "the checkpoint before this one, relative to the image directory", nullptr},
   {"pidfile", 0, value, false, restore_command | servers, "FILE", general, "write the pid of the root task here; must not exist", text<&Options::pidfile>},
-  {"libdir", 'L', value, false, dumps | restore_command, "DIR", general, "where plugins are", nullptr},
+  {"libdir", 'L', value, false, dumps | restore_command, "DIR", general, "where plugins are (default: /usr/lib/criu)", text<&Options::libdir>},
   {"root", 'r', value, false, restore_command, "PATH", general, "the root of the restored mount namespace", nullptr},
   {"timeout", 0, value, false, dumps, "SECONDS", general, "how long freezing the tree may take (default: 10; 0: as long as it takes)", set_timeout},
   {"freeze-cgroup", 0, value, false, dumps, "PATH", general, "freeze the tree by its control group", nullptr},
-  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (only unix[INODE] so far)", add_external},
+  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (so far: tty[RDEV:DEV], file[MNT:INODE], unix[INODE])", add_external},
   {"empty-ns", 0, value, false, both, "net", general, "do not save the contents of the network namespace", nullptr},
   {"action-script", 0, value, false, every_command, "PATH", general, "run this at every stage", append<&Options::action_scripts>},
   {"display-stats", 0, none, true, both, nullptr, general, "print statistics at the end", flag<&Options::display_stats>},
@@ -224,7 +254,7 @@ constexpr OptionInfo table[] = {
   {"affinity", 0, none, true, restore_command, nullptr, on_restore, "threads run on the processors they ran on, not on those of this program", flag<&Options::affinity>},
   {"weak-sysctls", 0, none, true, restore_command, nullptr, on_restore, "skip sysctls that this kernel has not got (without effect on trees in the host's namespaces)", flag<&Options::weak_sysctls>},
   {"mntns-compat-mode", 0, none, true, restore_command, nullptr, on_restore, "restore mounts the old way", nullptr},
-  {"inherit-fd", 0, value, false, restore_command, "fd[N]:RES", on_restore, "use an open descriptor for a resource", nullptr},
+  {"inherit-fd", 0, value, false, restore_command, "fd[N]:RES", on_restore, "use an open descriptor for a resource: tty[RDEV:DEV], pipe:[INODE], socket:[INODE], file[MNT:INODE], /memfd:NAME, or a path without its first slash", add_inherit_fd},
   {"join-ns", 'J', value, false, restore_command, "NS:PID|FILE", on_restore, "restore into an existing namespace", nullptr},
   {"lsm-profile", 0, value, false, restore_command, "TYPE:NAME", on_restore, "security profile for the tree", nullptr},
   {"lsm-mount-context", 0, value, false, restore_command, "CTX", on_restore, "security context of mounts", nullptr},
@@ -235,9 +265,9 @@ constexpr OptionInfo table[] = {
   {"ghost-fiemap", 0, none, true, dump_command, nullptr, files, "find holes of deleted files with FIEMAP (the default)", flag<&Options::ghost_fiemap>},
   {"file-validation", 0, value, false, both, "filesize|buildid", files, "how to know a mapped file again (default: buildid)", set_file_validation},
   {"evasive-devices", 0, none, true, both, nullptr, files, "any path to a device will do", flag<&Options::evasive_devices>},
-  {"file-locks", 'l', none, true, both, nullptr, files, "save file locks", nullptr},
-  {"force-irmap", 0, none, true, dumps, nullptr, files, "find watched files by scanning", nullptr},
-  {"irmap-scan-path", 0, value, false, dumps, "PATH", files, "where to scan for watched files", nullptr},
+  {"file-locks", 'l', none, true, both, nullptr, files, "save and restore file locks", flag<&Options::file_locks>},
+  {"force-irmap", 0, none, true, dumps, nullptr, files, "keep the paths of watched files, found by scanning", flag<&Options::force_irmap>},
+  {"irmap-scan-path", 0, value, false, dumps, "PATH", files, "where to scan for watched files, too", add_scan_path},
   {"ext-unix-sk", 'x', maybe, false, both, "INODE,…", files, "accept sockets whose peer is outside", set_ext_unix_sk},
   {"tcp-established", 0, none, true, both, nullptr, files, "save established TCP connections", flag<&Options::tcp_established>},
   {"skip-in-flight", 0, none, true, dump_command, nullptr, files, "leave out connections not accepted yet", flag<&Options::skip_in_flight>},
@@ -379,7 +409,7 @@ void validate(const Options& options, Command command) {
   if (options.sibling && !options.detach) {
     throw base::Error("--restore-sibling only makes sense with --restore-detached", {}, 0);
   }
-  if (options.not_yet.contains("inherit-fd") && command != restore_command) {
+  if (!options.inherit_fds.empty() && command != restore_command) {
     throw base::Error("--inherit-fd is restore-only option", {}, 0);
   }
   if (options.not_yet.contains("mntns-compat-mode") && command != restore_command) {
@@ -420,6 +450,9 @@ void resolve_paths(Options& options) {
     options.work_dir = options.images_dir;
   }
   absolute(options.work_dir, here);
+  if (!options.libdir.empty()) {
+    absolute(options.libdir, here);
+  }
   if (!options.pidfile.empty()) {
     absolute(options.pidfile, options.work_dir);
   }

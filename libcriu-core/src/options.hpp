@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace criu {
@@ -62,9 +63,10 @@ struct Options {
   bool weak_sysctls = false;
   bool unprivileged = false;
   bool deprecated = false;
-  std::set<std::string> external;       // resources that are not the tree's own, as they were given
-  bool ext_unix_any = false;            // -x: peers of UNIX sockets may be outside of the tree,
-  std::set<std::uint32_t> ext_unix_sk;  // or only these
+  std::set<std::string> external;                        // resources that are not the tree's own, as they were given
+  std::vector<std::pair<std::string, int>> inherit_fds;  // what the caller of a restore gives in their place
+  bool ext_unix_any = false;                             // -x: peers of UNIX sockets may be outside of the tree,
+  std::set<std::uint32_t> ext_unix_sk;                   // or only these
   bool skip_in_flight = false;
   bool tcp_established = false;
   bool tcp_close = false;
@@ -77,6 +79,10 @@ struct Options {
   // Options given whose feature this version has not got yet. They are refused when a command starts that they would
   // change, not when they are read: a configuration file serves all commands.
   std::set<std::string> not_yet;
+
+  bool force_irmap = false;                   // paths of watched files are found by scanning,
+  std::vector<std::string> irmap_scan_paths;  // here, too
+  std::string libdir;                         // where plugins are; empty: where the environment or the build says
 };
 
 // The directory that relative names of results (pid file, statistics, log) start from.

@@ -12,7 +12,9 @@
 #include "image/directory.hpp"
 #include "log.hpp"
 #include "memory/restore.hpp"
+#include "namespaces/ipc.hpp"
 #include "namespaces/time.hpp"
+#include "plugins.hpp"
 #include "restore_context.hpp"
 #include "session.hpp"
 #include "sockets/silence.hpp"
@@ -42,18 +44,25 @@ pid_t restore(const Options& options) {
       .options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
   run_scripts(options, Event::pre_restore, {context.images.fd(), 0});
   task::Master master(context, family);  // the memory shared with the tasks, the gates of the stages
+  Plugins loaded(options, CR_PLUGIN_STAGE__RESTORE, context.images.fd());
+  loaded.require(checkpoint.inventory);
+  plugins::tell(CR_PLUGIN_HOOK__RESTORE_INIT);
+  context.objects.inherited = files::InheritedFds(context);
   context.shared_objects.restore(context);
+  namespaces::RestoredIpc ipc(context);
   files::prepare(context);
   sockets::Silence silence(context);  // until the tasks run, nobody answers for their connections
 
   const Stopwatch forking;
   const auto root = [&] {
     const namespaces::RestoredClocks clocks(context.images, checkpoint);
+    const auto inside = ipc.enter();
     return master.start(options.sibling);
   }();
   const ScriptContext scripts{context.images.fd(), root};
   master.wait(restorer::Stage::forked);
   stats.set_forking_time(forking.microseconds());
+  plugins::tell(CR_PLUGIN_HOOK__POST_FORKING);
 
   task::Handover handover(checkpoint, family.regions);
   master.wait(restorer::Stage::rebuilt);
@@ -61,16 +70,28 @@ pid_t restore(const Options& options) {
   master.open(restorer::Stage::rebuilt);
   master.wait(restorer::Stage::ready);
   context.shared_objects.seal();  // everything is mapped by now
+  ipc.settle();
   run_scripts(options, Event::post_restore, scripts);
   write_pidfile(options, root);
   handover.stop();
   handover.put_registers();
+  context.files.finish(context);
+  context.objects.locks.break_leases(context);
   run_scripts(options, Event::pre_resume, scripts);
+  for (const auto& task : checkpoint.tasks) {
+    if (task->alive()) {
+      plugins::tell(CR_PLUGIN_HOOK__RESUME_DEVICES_LATE, task->pid());
+    }
+  }
+  context.objects.terminals.hand_over(context);
+  context.objects.inherited.let_go();
   silence.end();
   handover.release(options.final_state == FinalState::stopped);
   master.disown();
+  ipc.keep();
   context.objects.remaps.unlink_links();
   context.objects.socket_names.keep();
+  loaded.succeed();
   LOG_INFO("Restore finished successfully. Tasks resumed.");
 
   master.count(stats);

@@ -50,6 +50,7 @@ class Table {
         {"threads", [this] { many("threads", bench::Load::threads, 1000, 60); }},
         {"processes", [this] { many("processes", bench::Load::processes, 200, 150); }},
         {"mappings", [this] { many("mappings", bench::Load::mappings, 5000, 40); }},
+        {"sockets", [this] { connections(); }},
     };
     for (const auto& [name, measure] : parts) {
       if (only.empty() || only == name) {
@@ -99,6 +100,22 @@ class Table {
     add({"restore, ten times the " + name, many.restore, many.restore / few.restore, "one time", 13.3});
   }
 
+  // What 500 of them take more than none, on a machine that takes a millisecond for `true`; and forty times as many
+  // take forty times that, and a third more at most.
+  void connections() {
+    constexpr std::size_t few = 500, times_more = 40;
+    constexpr double goal = 25, linear = 1.33 * times_more;
+    const auto none = bench::measure(criu_, directory_, bench::Load::connections, 0, times_ * 3);
+    const auto some = bench::measure(criu_, directory_, bench::Load::connections, few, times_);
+    const double dump = some.dump - none.dump, restore = some.restore - none.restore;
+    add({"dump, 500 connections", dump, dump / baseline_.spawn, "`true`", goal});
+    add({"restore, 500 connections", restore, restore / baseline_.spawn, "`true`", goal});
+    const auto many = bench::measure(criu_, directory_, bench::Load::connections, few * times_more, 1);
+    add({"dump, 20000 connections", many.dump - none.dump, (many.dump - none.dump) / dump, "500 of them", linear});
+    add({"restore, 20000 connections", many.restore - none.restore, (many.restore - none.restore) / restore,
+         "500 of them", linear});
+  }
+
   std::string criu_, directory_;
   int times_;
   bench::Baseline baseline_{};
@@ -130,7 +147,8 @@ int main(int argc, char** argv) {
   }
   if (criu.empty() || ::geteuid() != 0) {
     std::fprintf(stderr,
-                 "usage: bench --criu PATH [--dir TMPFS] [--times N] [--only memory|small|threads|processes|mappings]  "
+                 "usage: bench --criu PATH [--dir TMPFS] [--times N] "
+                 "[--only memory|small|threads|processes|mappings|sockets]  "
                  " (as root)\n");
     return 2;
   }

@@ -229,11 +229,16 @@ Result measure(const std::string& criu, const std::string& directory, Load load,
     fs::remove_all(images);
     fs::create_directory(images);
     const auto pid = start_victim(load, amount);
-    best.dump = std::min(best.dump,
-                         timed_criu({criu, "dump", "-D", images, "-t", std::to_string(pid)}, images, &best.dumper_mib));
+    std::vector<std::string> dump{criu, "dump", "-D", images, "-t", std::to_string(pid)};
+    std::vector<std::string> restore{criu, "restore", "-D", images, "-d"};
+    if (load == Load::connections) {
+      dump.emplace_back("--tcp-established");
+      restore.emplace_back("--tcp-established");
+    }
+    best.dump = std::min(best.dump, timed_criu(dump, images, &best.dumper_mib));
     clear();
     best.disk_mib = size_on_disk_mib(images);
-    best.restore = std::min(best.restore, timed_criu({criu, "restore", "-D", images, "-d"}, images, nullptr));
+    best.restore = std::min(best.restore, timed_criu(restore, images, nullptr));
     clear();
     fs::remove_all(images);
   }

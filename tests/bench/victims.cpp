@@ -2,12 +2,16 @@
 #include "victims.hpp"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdlib>
@@ -29,7 +33,8 @@ constexpr std::size_t mib = 1 << 20;
 // Where a victim finds the descriptor on which it says that it is ready.
 constexpr int ready_fd = 3;
 
-constexpr std::array<const char*, 6> names{"random", "zero", "untouched", "threads", "processes", "mappings"};
+constexpr std::array<const char*, 7> names{"random",    "zero",     "untouched",  "threads",
+                                           "processes", "mappings", "connections"};
 
 char* map(std::size_t size) {
   void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -97,6 +102,65 @@ bool make_mappings(std::size_t count) {
   return at != nullptr;
 }
 
+// Both ends of each, and nothing waits in them.
+bool make_own_connections(std::size_t count) {
+  const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  auto* name = reinterpret_cast<sockaddr*>(&address);
+  if (listener < 0 || ::bind(listener, name, size) != 0 || ::listen(listener, 1) != 0 ||
+      ::getsockname(listener, name, &size) != 0) {
+    return false;
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    const int client = ::socket(AF_INET, SOCK_STREAM, 0);
+    if (client < 0 || ::connect(client, name, size) != 0 || ::accept(listener, nullptr, nullptr) < 0) {
+      return false;
+    }
+  }
+  return ::close(listener) == 0;
+}
+
+bool make_connections(std::size_t count) {
+  constexpr std::size_t spare = 100;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_max <= 2 * spare) {
+    return false;
+  }
+  limit.rlim_cur = limit.rlim_max;
+  // Some room beside them is for whoever restores.
+  const auto each = std::min<std::size_t>((limit.rlim_max - spare) / 2 - spare, 8000);
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    return false;
+  }
+  for (; count > each; count -= each) {
+    int ends[2];
+    if (::pipe(ends) != 0) {
+      return false;
+    }
+    const auto pid = ::fork();
+    if (pid == 0) {
+      ::close(ready_fd);
+      ::close(ends[0]);
+      const char done = make_own_connections(each) ? 1 : 0;
+      (void)!::write(ends[1], &done, 1);
+      ::close(ends[1]);
+      while (true) {
+        ::pause();
+      }
+    }
+    ::close(ends[1]);
+    char done = 0;
+    if (pid < 0 || ::read(ends[0], &done, 1) != 1 || done == 0) {
+      return false;
+    }
+    ::close(ends[0]);
+  }
+  return make_own_connections(count);
+}
+
 bool set_up(const std::string& load, std::size_t amount) {
   if (load == "random") {
     return fill_random(amount * mib);
@@ -112,6 +176,9 @@ bool set_up(const std::string& load, std::size_t amount) {
   }
   if (load == "processes") {
     return make_processes(amount);
+  }
+  if (load == "connections") {
+    return make_connections(amount);
   }
   return load == "mappings" && make_mappings(amount);
 }

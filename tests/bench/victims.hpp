@@ -10,12 +10,13 @@
 namespace bench {
 
 enum class Load {
-  random,     // amount MiB of memory that no page of equals another
-  zero,       // amount MiB of memory, touched, full of zeros
-  untouched,  // amount MiB of memory that nobody wrote to
-  threads,    // amount threads
-  processes,  // amount processes
-  mappings,   // amount mappings
+  random,       // amount MiB of memory that no page of equals another
+  zero,         // amount MiB of memory, touched, full of zeros
+  untouched,    // amount MiB of memory that nobody wrote to
+  threads,      // amount threads
+  processes,    // amount processes
+  mappings,     // amount mappings
+  connections,  // amount TCP connections with both ends, in as few processes as can hold them
 };
 
 // Starts a victim and returns when it is set up and asleep.

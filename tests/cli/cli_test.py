@@ -128,21 +128,20 @@ class Talking(Case):
         self.fails("dump", "-W", "nowhere", says="can't change to work dir")
 
     def test_later_options(self):
-        for option in ("--file-locks", "-l", "-Mauto", "--lazy-pages", "--external=x"):
+        for option in ("--auto-dedup", "-Mauto", "--lazy-pages", "--external=x"):
             self.fails("dump", "-t1", option, says="not supported by this version yet")
-        self.fails("dump", "-t1", "--file-lo", "--track-mem", says="--file-locks, --track-mem: not supported")
+        self.fails("dump", "-t1", "--auto-de", "--track-mem", says="--auto-dedup, --track-mem: not supported")
         # Without a say in what the command does, or switched off again: no reason to refuse.
-        for args in (["--track-mem"], ["--file-locks", "--no-file-locks"], ["--no-auto-dedup"]):
+        for args in (["--track-mem"], ["--stream", "--no-stream"], ["--no-auto-dedup"]):
             self.assertIn("inventory", self.run_criu("restore", *args).stderr)
 
     def test_every_later_option(self):
         """What the man page lists as not supported is refused by the commands that it concerns, and by name."""
         values = {"cpu-cap": "=all", "manage-cgroups": "=soft"}
-        alone = {"track-mem", "auto-dedup", "page-server", "lazy-pages", "allow-uprobes", "stream", "file-locks",
-                 "force-irmap", "mntns-compat-mode",
+        alone = {"track-mem", "auto-dedup", "page-server", "lazy-pages", "allow-uprobes", "stream", "mntns-compat-mode",
                  "enable-external-sharing", "enable-external-masters"}
-        with_value = {"prev-images-dir", "libdir", "root", "freeze-cgroup", "external", "empty-ns", "inherit-fd", "join-ns",
-                      "lsm-profile", "lsm-mount-context", "irmap-scan-path", "veth-pair", "ext-mount-map", "skip-mnt",
+        with_value = {"prev-images-dir", "root", "freeze-cgroup", "external", "empty-ns", "join-ns",
+                      "lsm-profile", "lsm-mount-context", "veth-pair", "ext-mount-map", "skip-mnt",
                       "enable-fs", "cgroup-root", "cgroup-props", "cgroup-props-file", "cgroup-dump-controller",
                       "cgroup-yard"}
         for name in alone | with_value | set(values):
@@ -224,20 +223,20 @@ class Config(Case):
 
     def setUp(self):
         super().setUp()
-        self.write("home/.criu/default.conf", "file-locks\n")
+        self.write("home/.criu/default.conf", "stream\n")
         self.by_variable = {"CRIU_CONFIG_FILE": self.write("variable.conf", "track-mem\n")}
         self.explicit = self.write("explicit.conf", "page-server # comment\n")
 
     def test_which_files(self):
-        self.assertEqual(self.refused(), {"file-locks"})
-        self.assertEqual(self.refused(env=self.by_variable), {"file-locks", "track-mem"})
+        self.assertEqual(self.refused(), {"stream"})
+        self.assertEqual(self.refused(env=self.by_variable), {"stream", "track-mem"})
         self.assertEqual(self.refused("--no-default-config", env=self.by_variable), {"track-mem"})
         self.assertEqual(self.refused("--config", self.explicit, env=self.by_variable), {"page-server", "track-mem"})
         self.assertEqual(self.refused("--config=" + self.explicit), {"page-server"})
         self.assertEqual(self.refused("--config", "/nowhere", "--auto-dedup"), {"auto-dedup"})
 
     def test_the_command_line_has_the_last_word(self):
-        self.assertEqual(self.refused("--no-file-locks", "--auto-dedup"), {"auto-dedup"})
+        self.assertEqual(self.refused("--no-stream", "--auto-dedup"), {"auto-dedup"})
 
     def test_mistakes(self):
         self.write("home/.criu/default.conf", "bogus\n")
@@ -252,8 +251,8 @@ class Log(Case):
         self.write("images/a.log", "old")
         os.umask(0)
         os.unlink(log)
-        result = self.fails("dump", "-t1", "--file-locks", "-D", "images", "-o", "a.log", "-v4",
-                            says="--file-locks: not supported by this version yet")
+        result = self.fails("dump", "-t1", "--stream", "-D", "images", "-o", "a.log", "-v4",
+                            says="--stream: not supported by this version yet")
         self.assertEqual(result.stderr.count("\n"), 1)
         self.assertEqual(stat.S_IMODE(os.stat(log).st_mode), 0o600)
         lines = self.read("images/a.log").splitlines()
@@ -262,7 +261,7 @@ class Log(Case):
         self.assertRegex(lines[0], r"^\(00\.\d{6}\) Version: 4\.2 \(gitid \S+\)$")
         self.assertEqual(lines[1].split(") ", 1)[1], "Running on " + " ".join(
             getattr(os.uname(), part) for part in ("nodename", "sysname", "release", "version", "machine")))
-        self.assertRegex(lines[2], r"^\(00\.\d{6}\) Error \(\w+\.cpp:\d+\): --file-locks: not supported")
+        self.assertRegex(lines[2], r"^\(00\.\d{6}\) Error \(\w+\.cpp:\d+\): --stream: not supported")
 
     def test_again(self):
         self.write("a.log", "old\n" * 100)

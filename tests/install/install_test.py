@@ -123,8 +123,11 @@ class Install(unittest.TestCase):
             self.assertEqual(run("criu", "--version"), "Version: 4.2\n")
         else:
             self.assertFalse(os.path.lexists(link))
-        manual = os.path.join(self.prefix, self.options["mandir"], "man8", "criu-cli.8")
-        self.assertTrue(os.path.exists(manual) or os.path.exists(manual + ".gz"))
+        self.assertEqual(run("crit", "--version"), "4.2\n")
+        self.assertEqual(run("coredump", "--version"), "4.2\n")
+        for page in ("man8/criu-cli.8", "man1/crit.1", "man1/coredump.1"):
+            manual = os.path.join(self.prefix, self.options["mandir"], page)
+            self.assertTrue(os.path.exists(manual) or os.path.exists(manual + ".gz"))
 
     def test_libraries(self):
         """Each with a version of its own, a soname, versions at its symbols and nothing else to be seen."""

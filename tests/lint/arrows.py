@@ -25,6 +25,7 @@ ROOMS = {
     "libsoccr": ("arch", "base"),
     "libcriu-core": ("libcompel", "libsoccr", "arch", "base", "images"),
     "tools/crit": ("libcriu-core", "base", "images"),
+    "tools/coredump": ("tools/crit", "base", "images"),
     "tools": ("libcriu-core", "libcompel", "libsoccr", "base"),
 }
 LIBRARIES = ("libcompel", "libsoccr", "libcriu-core")
@@ -92,7 +93,7 @@ class Tree:
             if beside in self.known:
                 return beside
         found = [name for name in self.files if name.endswith("/" + included)]
-        roots = [name for name in found if re.search(r"(^|/)(include|src|runtime)$", name[: -len(included) - 1])]
+        roots = [name for name in found if re.search(r"(^|/)(include|src|runtime)$|^tools/[^/]+$", name[: -len(included) - 1])]
         # A name that several rooms have means the one of its own room.
         roots.sort(key=lambda name: (room_of(name) != room_of(source), not is_public(name), name))
         return roots[0] if roots else None
@@ -186,11 +187,14 @@ CLEAN = {
     "libcriu-core/src/restorer/builder.hpp": '#include <vector>\n#include "plan.hpp"\n',
     "tools/criu-cli/main.cpp": "#include <criu/criu.h>\n#include <cstdio>\n",
     "tools/crit/main.cpp": "#include <core.pb.h>\n",
+    "tools/crit/pages.hpp": "#include <cstdint>\n",
+    "tools/coredump/main.cpp": '#include <core.pb.h>\n#include "pages.hpp"\n',
     "tests/unit/a.cpp": '#include "dump.hpp"\n#include <core.pb.h>\n#include "seize.hpp"\n',
 }
 VIOLATIONS = [
     ("tool, private header", "tools/criu-cli/bad.cpp", '#include "dump.hpp"\n', "private to libcriu-core"),
     ("tool, image", "tools/criu-cli/bad.cpp", "#include <core.pb.h>\n", "must not see the images"),
+    ("tool, the inside of another", "tools/criu-cli/bad.cpp", '#include "pages.hpp"\n', "must not include from tools/crit"),
     ("tool, arch", "tools/criu-cli/bad.cpp", '#include "arch/regs.hpp"\n', "must not include from arch"),
     ("core, private header of compel", "libcriu-core/src/bad.cpp", '#include "seize.hpp"\n', "private to libcompel"),
     ("compel sees soccr", "libcompel/src/bad.cpp", "#include <soccr/soccr.h>\n", "must not include from libsoccr"),

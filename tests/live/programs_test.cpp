@@ -11,9 +11,17 @@ LIVE_PROGRAM("program: perl", Program{.arguments = {"perl", "@work.pl"}});
 LIVE_PROGRAM("program: node", Program{.arguments = {"node", "@work.js"}});
 LIVE_PROGRAM("program: a JVM with a thread pool", Program{.arguments = {"sh", "@jvm.sh"}});
 LIVE_PROGRAM("program: sqlite3 in memory", Program{.arguments = {"bash", "@sqlite.sh"}});
+LIVE_PROGRAM("program: tmux, its server, and vim in it",
+             Program{.arguments = {"/usr/bin/python3", "@terminal.py"}, .more = {"tmux"}});
+LIVE_PROGRAM("program: an interactive bash on a pty",
+             Program{.arguments = {"/usr/bin/python3", "@terminal.py"}, .more = {"bash"}});
+LIVE_PROGRAM("program: script with a bash in it",
+             Program{.arguments = {"/usr/bin/python3", "@terminal.py"}, .more = {"script"}});
+LIVE_PROGRAM("program: an interactive python on a pty",
+             Program{.arguments = {"/usr/bin/python3", "@terminal.py"}, .more = {"python"}});
 // File locks and inotify watches are for tests of their own.
-LIVE_PROGRAM("program: the kitchen without terminal, locks and watches",
+LIVE_PROGRAM("program: the kitchen without locks and watches",
              Program{.arguments = {"/usr/bin/python3", "@kitchen.py"},
                      .tell = Tell::signal,
-                     .more = {"a terminal", "=flock", "=inotify"}},
+                     .more = {"=flock", "=inotify"}},
              {.dump = {"--link-remap", "--tcp-established"}, .restore = {"--tcp-established"}});

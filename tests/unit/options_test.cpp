@@ -121,15 +121,14 @@ TEST_CASE("the last of two that contradict each other wins") {
 }
 
 TEST_CASE("what is not there yet is refused by name, all of it, by the commands it would change") {
-  const auto options = with({{"tree", "7"}, {"file-locks", nullptr}, {"skip-mnt", "/x"}, {"prev-images-dir", "p"}});
-  CHECK(refusal(options, dump_command) ==
-        "--file-locks, --prev-images-dir, --skip-mnt: not supported by this version yet");
-  CHECK(refusal(options, restore_command) == "--file-locks: not supported by this version yet");
+  const auto options = with({{"tree", "7"}, {"stream", nullptr}, {"skip-mnt", "/x"}, {"prev-images-dir", "p"}});
+  CHECK(refusal(options, dump_command) == "--prev-images-dir, --skip-mnt, --stream: not supported by this version yet");
+  CHECK(refusal(options, restore_command) == "--stream: not supported by this version yet");
   CHECK(refusal(options, check_command).empty());
 }
 
 TEST_CASE("switching off, or asking for what happens anyway, is fine") {
-  CHECK(refusal(with({{"tree", "7"}, {"file-locks", nullptr}, {"no-file-locks", nullptr}}), dump_command).empty());
+  CHECK(refusal(with({{"tree", "7"}, {"stream", nullptr}, {"no-stream", nullptr}}), dump_command).empty());
   CHECK(refusal(with({{"tree", "7"}, {"manage-cgroups", "ignore"}, {"network-lock", "skip"}, {"cpu-cap", "none"}}),
                 dump_command)
             .empty());
@@ -146,7 +145,17 @@ TEST_CASE("what sockets need") {
   CHECK(with({{"ext-unix-sk", "12,345"}}).ext_unix_sk == std::set<std::uint32_t>{12, 345});
   CHECK_THROWS(with({{"ext-unix-sk", "12,x"}}));
   CHECK(refusal(with({{"tree", "7"}, {"external", "unix[12]"}}), dump_command).empty());
+  CHECK(
+      refusal(with({{"tree", "7"}, {"external", "tty[8801:1a]"}, {"external", "file[1a:2b]"}}), dump_command).empty());
   CHECK_FALSE(refusal(with({{"tree", "7"}, {"external", "net[12]:x"}}), dump_command).empty());
+  const auto given = with({{"inherit-fd", "fd[1]:pipe:[12]"}, {"inherit-fd", "fd[2]:var/log/x"}}).inherit_fds;
+  CHECK(given == std::vector<std::pair<std::string, int>>{{"pipe:[12]", 1}, {"var/log/x", 2}});
+  Options options;
+  for (const char* wrong : {"fd[1]", "fd[1]:", "fd[x]:y", "fd[]:y", "1:y", "fd[-1]:y"}) {
+    CHECK_THROWS_WITH(set_option(options, "inherit-fd", wrong),
+                      Contains(std::string("Invalid inherit fd argument: ") + wrong));
+  }
+  CHECK_THROWS_WITH(set_option(options, "inherit-fd", "fd[12345]:x"), Contains("Can't fstat inherit fd 12345"));
 }
 
 TEST_CASE("options that do not fit together") {

@@ -14,7 +14,8 @@
 namespace procfs = criu::procfs;
 
 TEST_CASE("stat: the name may hold blanks and parentheses") {
-  std::string text = "42 (a) b (c) S 1 40 39 0 -1 4194560 1 2 3 4 5 6 7 8 20 -5 3 0 12345 100 200 18446744073709551615";
+  std::string text =
+      "42 (a) b (c) S 1 40 39 34816 -1 4194560 1 2 3 4 5 6 7 8 20 -5 3 0 12345 100 200 18446744073709551615";
   for (int field = 26; field <= 52; ++field) {
     text += " " + std::to_string(field * 100);
   }
@@ -24,6 +25,8 @@ TEST_CASE("stat: the name may hold blanks and parentheses") {
   CHECK(stat.ppid == 1);
   CHECK(stat.pgrp == 40);
   CHECK(stat.session == 39);
+  CHECK(stat.terminal == 34816);
+  CHECK(stat.foreground == -1);
   CHECK(stat.nice == -5);
   CHECK(stat.start_time == 12345);
   CHECK(stat.start_code == 2600);

@@ -51,15 +51,17 @@ inline constexpr unsigned move_mount_set_group = 0x100;  // Linux 5.15
 
 // ---- sockets --------------------------------------------------------------------------------------------------------
 
+inline constexpr int so_peergroups = 59;        // Linux 4.13
 inline constexpr int so_buf_lock = 72;          // Linux 5.14
 inline constexpr int so_rcv_mark = 75;          // Linux 5.19
 inline constexpr int so_pass_pidfd = 76;        // Linux 6.5
 inline constexpr int so_rcv_priority = 82;      // Linux 6.14
 inline constexpr int so_pass_rights = 83;       // Linux 6.16
 inline constexpr int ip_local_port_range = 51;  // Linux 6.3
+inline constexpr int packet_vnet_hdr_sz = 24;   // Linux 6.4
 
 // <linux/in6.h>, <linux/udp.h> and <linux/netlink.h> go badly with the C library's headers.
-inline constexpr int ipv6_flowinfo_send = 33;
+inline constexpr int ipv6_flowinfo_send = 33, ipv6_origdstaddr = 74;
 inline constexpr int udp_cork = 1, udp_no_check6_tx = 101, udp_no_check6_rx = 102, udp_segment = 103, udp_gro = 104;
 inline constexpr int sol_udplite = 136, udplite_send_cscov = 10, udplite_recv_cscov = 11;
 inline constexpr int netlink_add_membership = 1, netlink_pktinfo = 3, netlink_broadcast_error = 4,

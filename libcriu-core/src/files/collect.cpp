@@ -15,6 +15,7 @@
 #include "files/common.hpp"
 #include "files/owner.hpp"
 #include "files/regular.hpp"
+#include "files/tty_survey.hpp"
 #include "files/unsupported.hpp"
 
 namespace criu::files {
@@ -84,16 +85,11 @@ int mount_of(int fd) {
 
 bool shareable(const struct stat& stat) { return !S_ISCHR(stat.st_mode) && !S_ISBLK(stat.st_mode); }
 
-void refuse_locks(const DumpContext& context, const Description& description) {
-  if (description.info.text.find("\nlock:") == std::string::npos) {
-    return;
+// Locks are recorded with a descriptor of a task.
+void refuse_locks_in_flight(const Description& description) {
+  if (!description.referrer.empty() && has_locks(description.info)) {
+    throw Error("cannot dump", fmt::format("{} holds a file lock, and no task has it open", description.what()), 0);
   }
-  const auto lock = kernel::field(description.info.text, "lock").value_or("");
-  const auto object = fmt::format("{} holds a file lock ({})", description.what(), lock);
-  if (context.options.file_locks) {
-    throw Error("--file-locks is not supported by this version", object, 0);
-  }
-  throw Error("cannot dump", object, 0, "--file-locks is the option for it");
 }
 
 }  // namespace
@@ -109,26 +105,34 @@ void Collector::collect_table(pid_t pid, std::uint32_t files_id) {
       static_cast<int>(check(::syscall(SYS_pidfd_open, pid, 0), "open pidfd of task", std::to_string(pid))));
   auto writer = context_.images.create(image::type::fdinfo, files_id);
   for (const int fd : list_descriptors(infos.get(), what)) {
-    context_.attempt([&] { collect_descriptor(pid, fds.get(), infos.get(), pidfd.get(), fd, writer); });
+    context_.attempt([&] { collect_descriptor({pid, files_id, fds.get(), infos.get(), pidfd.get()}, fd, writer); });
   }
   writer.finish();
 }
 
-void Collector::collect_descriptor(pid_t pid, int fds, int infos, int pidfd, int fd, image::Writer& writer) {
+void Collector::collect_descriptor(const Table& from, int fd, image::Writer& writer) {
+  const auto pid = from.pid;
   char name[16];
   *std::to_chars(name, name + sizeof name - 1, fd).ptr = '\0';
   Description description{
-      pid, fd, {}, {}, kernel::parse_fdinfo(read_info(infos, name, fmt::format("fd {} of task {}", fd, pid))), -1};
+      pid, fd, {}, {}, kernel::parse_fdinfo(read_info(from.infos, name, fmt::format("fd {} of task {}", fd, pid))), -1};
   const bool cloexec = (description.info.flags & O_CLOEXEC) != 0;
   const auto fresh = saver_.new_file_id();
   const auto id = saver_.registry().identify({pid, fd}, description.info, fresh);
   auto& table = saver_.registry().table(pid);
   table.by_fd[fd] = id;
   table.by_id.emplace(id, fd);
+  if (has_locks(description.info)) {
+    context_.attempt([&] {
+      const auto what = fmt::format("fd {} of task {} ({})", fd, pid, read_link(from.fds, name, description.what()));
+      saver_.locks().collect(context_, {pid, fd}, id, from.files_id, description.info, what);
+    });
+  }
   if (id == fresh) {
     types_[id] = images::UND;
-    description.link = read_link(fds, name, description.what());
-    const base::Fd own(static_cast<int>(check(::syscall(SYS_pidfd_getfd, pidfd, fd, 0), "fetch", description.what())));
+    description.link = read_link(from.fds, name, description.what());
+    const base::Fd own(
+        static_cast<int>(check(::syscall(SYS_pidfd_getfd, from.pidfd, fd, 0), "fetch", description.what())));
     description.own = own.get();
     check(::fstat(own.get(), &description.stat), "stat", description.what());
     types_[id] = save(description, id);
@@ -169,7 +173,7 @@ images::fd_types Collector::save(Description& description, std::uint32_t id) {
     throw Error("not supported by this version",
                 fmt::format("{} is {}", description.what(), name_unsupported(description)), 0);
   }
-  refuse_locks(context_, description);
+  refuse_locks_in_flight(description);
   images::file_entry entry;
   entry.set_type(kind->type);
   entry.set_id(id);
@@ -245,21 +249,27 @@ std::uint32_t Collector::reference(const procfs::Task& task, const char* link) {
   return refer(description).id;
 }
 
+std::uint32_t mapping_access(pid_t pid, const procfs::Area& area) {
+  // Mapped after the file was sealed, or with a descriptor that could not write.
+  if (!area.flags.empty() && !area.has("mw")) {
+    return O_RDONLY;
+  }
+  // The permissions of the link are the modes that the file was opened with.
+  const auto path = fmt::format("/proc/{}/map_files/{:x}-{:x}", pid, area.start, area.end);
+  struct stat link {};
+  check(::lstat(path.c_str(), &link), "look at", fmt::format("{} ({})", path, area.name));
+  return (link.st_mode & S_IWUSR) == 0 ? O_RDONLY : (link.st_mode & S_IRUSR) == 0 ? O_WRONLY : O_RDWR;
+}
+
 MappingReference Collector::reference_mapping(pid_t pid, const procfs::Area& area) {
   const auto range = fmt::format("{:x}-{:x}", area.start, area.end);
   const auto what = fmt::format("mapping {} of task {} ({})", range, pid, area.name);
-  const auto path = fmt::format("/proc/{}/map_files/{}", pid, range);
-  std::uint32_t access = O_RDONLY;
-  if (area.shared) {
-    // The permissions of the link are the modes that the file was opened with.
-    struct stat link {};
-    check(::lstat(path.c_str(), &link), "look at", what);
-    access = (link.st_mode & S_IWUSR) == 0 ? O_RDONLY : (link.st_mode & S_IRUSR) == 0 ? O_WRONLY : O_RDWR;
-    // Mapped after the file was sealed, or with a descriptor that could not write.
-    if (!area.flags.empty() && !area.has("mw")) {
-      access = O_RDONLY;
-    }
+  if (area.name.starts_with("socket:[")) {
+    throw Error("not supported by this version",
+                what + " is the ring of a packet socket, or where TCP receives without a copy", 0);
   }
+  const auto path = fmt::format("/proc/{}/map_files/{}", pid, range);
+  const auto access = area.shared ? mapping_access(pid, area) : std::uint32_t{O_RDONLY};
   const std::tuple key{area.dev_major, area.dev_minor, area.inode, area.name};
   auto known = by_area_.find(key);
   if (known == by_area_.end()) {
@@ -285,6 +295,8 @@ void Collector::finish() {
     });
   }
   late_.clear();
+  context_.attempt([&] { saver_.refuse_autofs(); });
+  context_.attempt([&] { saver_.terminals().check_sessions(saver_); });
   saver_.finish();
 }
 

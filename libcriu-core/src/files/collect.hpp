@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <tuple>
 #include <unordered_map>
@@ -20,6 +21,9 @@ struct MappingReference {
   std::uint32_t access;  // O_RDONLY, O_WRONLY, O_RDWR: how the mapping's file was opened
 };
 
+// How the file of a shared mapping was opened.
+std::uint32_t mapping_access(pid_t pid, const procfs::Area& area);
+
 class Collector {
  public:
   explicit Collector(DumpContext& context) : context_(context), saver_(context) {}
@@ -31,14 +35,19 @@ class Collector {
   std::uint32_t reference(const procfs::Task& task, const char* link);
   MappingReference reference_mapping(pid_t pid, const procfs::Area& area);
 
+  Saver& saver() { return saver_; }
   // What needs to know all descriptors; then the images are complete.
   void finish();
   // The names that --link-remap made are to stay: the tree will need them. Else they go with the Collector.
   void keep_links() { saver_.removed().keep(); }
   // How connections are kept silent, if there are any.
   NetworkLockMethod lock_method() { return saver_.sockets().lock_method(context_); }
-  // Right before the tree ends: its connections end without a packet, and stay locked for the restore.
-  void hold_connections() { saver_.sockets().leave_silent(context_); }
+  // What looking for the paths of watched files took, in microseconds.
+  std::uint64_t scan_time() { return saver_.inodes().scan_time(); }
+  // The tables that iptables made for it.
+  unsigned lock_tables() { return saver_.sockets().lock_tables(); }
+  // Right before the tree ends: how its connections end without a packet, and stay locked for the restore.
+  std::unique_ptr<sockets::Farewell> farewell() { return saver_.sockets().farewell(context_); }
 
  private:
   struct Late {
@@ -52,7 +61,13 @@ class Collector {
   };
   using Inode = std::tuple<dev_t, ino_t, int>;  // and mount
 
-  void collect_descriptor(pid_t pid, int fds, int infos, int pidfd, int fd, image::Writer& writer);
+  // The table of a task: its directories in /proc, and the task itself.
+  struct Table {
+    pid_t pid;
+    std::uint32_t files_id;
+    int fds, infos, pidfd;
+  };
+  void collect_descriptor(const Table& from, int fd, image::Writer& writer);
   images::fd_types save(Description&, std::uint32_t id);
   void save_in_flight();
   Reference refer(Description&);

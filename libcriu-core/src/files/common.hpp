@@ -12,6 +12,7 @@
 
 #include "base/error.hpp"
 #include "base/fd.hpp"
+#include "files/kind.hpp"
 
 namespace criu::files {
 
@@ -28,6 +29,13 @@ inline void set_flags(int fd, std::uint32_t flags, const std::string& what) {
 inline base::Fd reopen(int fd, int flags, const std::string& what) {
   return base::Fd(
       base::check(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), flags | O_CLOEXEC | O_NOCTTY), "reopen", what));
+}
+
+// For what is finished by the number that a task has it by.
+inline void refuse_in_flight(const Description& description) {
+  if (!description.referrer.empty()) {
+    throw base::Error("cannot dump", description.what() + ": it is not open in a task, only on its way to one", 0);
+  }
 }
 
 inline std::vector<base::Fd> one(base::Fd fd) {

@@ -61,11 +61,18 @@ struct Kind {
 
   // Restore. Entries with the same group are made together by one task (the ends of a pipe); 0: each alone.
   std::uint64_t (*group)(const Checkpoint&, const images::file_entry&) = nullptr;
+  // The task that is to make a group, whether it has one of it open or not; nullptr or 0: the first that has one.
+  pid_t (*maker)(const Checkpoint&, const images::file_entry&) = nullptr;
   // Makes the descriptions of one group, in the same order, inside the task that owns them.
   std::vector<base::Fd> (*make)(RestoreContext&, std::span<const images::file_entry* const>) = nullptr;
   // Called in the task that made the group, once every description of the tree exists and the task's own descriptors
   // are in place.
   void (*connect)(RestoreContext&, const TaskImage&, std::span<const Made>) = nullptr;
+  // For what must see nothing of the restore: called in the master with a copy of the descriptor, when all tasks stand
+  // at the last gate and none of them opens a file any more.
+  void (*finish)(RestoreContext&, const Made&) = nullptr;
+  // Which entries need that; nullptr: all.
+  bool (*is_late)(const images::file_entry&) = nullptr;
 };
 
 // All kinds, in the order in which they are asked.

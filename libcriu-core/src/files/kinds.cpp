@@ -2,14 +2,24 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "files/bpf_map.hpp"
 #include "files/epoll.hpp"
 #include "files/eventfd.hpp"
+#include "files/fanotify.hpp"
 #include "files/fifo.hpp"
+#include "files/inotify.hpp"
+#include "files/io_uring.hpp"
 #include "files/memfd.hpp"
+#include "files/namespace_file.hpp"
+#include "files/pidfd.hpp"
 #include "files/pipe.hpp"
+#include "files/plugin_file.hpp"
+#include "files/posix_mq.hpp"
 #include "files/regular.hpp"
 #include "files/signalfd.hpp"
 #include "files/timerfd.hpp"
+#include "files/tty.hpp"
+#include "files/tun.hpp"
 #include "sockets/inet.hpp"
 #include "sockets/netlink.hpp"
 #include "sockets/packet.hpp"
@@ -21,8 +31,28 @@ namespace {
 
 // Asked in this order at dump, so the more particular stand before the more general.
 const Kind* const table[] = {
-    &pipe_kind, &eventfd_kind,       &epoll_kind,         &signalfd_kind,         &timerfd_kind,         &memfd_kind,
-    &fifo_kind, &sockets::unix_kind, &sockets::inet_kind, &sockets::netlink_kind, &sockets::packet_kind, &regular_kind,
+    &pipe_kind,
+    &eventfd_kind,
+    &epoll_kind,
+    &signalfd_kind,
+    &timerfd_kind,
+    &memfd_kind,
+    &io_uring_kind,
+    &posix_mq_kind,
+    &inotify_kind,
+    &fanotify_kind,
+    &pidfd_kind,
+    &bpf_map_kind,
+    &namespace_kind,
+    &tun_kind,
+    &fifo_kind,
+    &sockets::unix_kind,
+    &sockets::inet_kind,
+    &sockets::netlink_kind,
+    &sockets::packet_kind,
+    &plugin_kind,
+    &tty_kind,
+    &regular_kind,
 };
 
 }  // namespace

@@ -11,7 +11,10 @@ namespace criu::files {
 void prepare(RestoreContext& context) {
   context.objects.pipe_queues = Queues(context, image::type::pipes_data);
   context.objects.fifo_queues = Queues(context, image::type::fifo_data);
+  context.objects.locks = Locks(context);
+  context.objects.bpf_maps = read_bpf_maps(context.images);
   context.objects.remaps = Remaps(context);
+  context.objects.terminals = Terminals(context);
   if (auto reader = context.images.open(image::type::sk_queues)) {
     context.objects.socket_queues =
         context.internal(base::Fd(base::check(::fcntl(reader->fd(), F_DUPFD_CLOEXEC, 0), "keep open", reader->name())));

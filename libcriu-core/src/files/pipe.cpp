@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 #include "files/pipe.hpp"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "files/common.hpp"
@@ -28,13 +29,38 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
   pipe.set_pipe_id(static_cast<std::uint32_t>(description.stat.st_ino));
   pipe.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));
   if ((pipe.flags() & O_ACCMODE) != O_WRONLY) {
+    saver.note_reader(description.stat.st_ino, {description.pid, description.fd});
     save_queue(saver, image::type::pipes_data, description.own, pipe.pipe_id(), description.what());
   }
+}
+
+// A pipe that the caller gives: descriptions that it gives are used as they are, others are openings of the same pipe.
+std::vector<base::Fd> make_inherited(RestoreContext& context, std::span<const images::file_entry* const> group,
+                                     const std::string& key) {
+  std::vector<base::Fd> made;
+  for (const auto* file : group) {
+    const auto mode = static_cast<int>(file->pipe().flags() & O_ACCMODE);
+    const int given = context.objects.inherited.find(key, mode);
+    made.push_back(given >= 0 ? copy_inherited(given, key)
+                              : reopen(context.objects.inherited.find(key),
+                                       mode | static_cast<int>(file->pipe().flags() & settable_flags), key));
+  }
+  // What waited may be in it still; a pipe with nothing inside is another one.
+  int waiting = 0;
+  check(::ioctl(context.objects.inherited.find(key), FIONREAD, &waiting), "look into", key);
+  const auto* queue = context.objects.pipe_queues.find(group.front()->pipe().pipe_id());
+  if (waiting == 0 && queue != nullptr) {
+    fill_queue(reopen(context.objects.inherited.find(key), O_WRONLY | O_NONBLOCK, key).get(), *queue, key);
+  }
+  return made;
 }
 
 std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file_entry* const> group) {
   const auto pipe_id = group.front()->pipe().pipe_id();
   const auto what = fmt::format("pipe {}", pipe_id);
+  if (const auto key = fmt::format("pipe:[{}]", pipe_id); context.objects.inherited.find(key) >= 0) {
+    return make_inherited(context, group, key);
+  }
   int numbers[2];
   check(::pipe2(numbers, O_CLOEXEC), "make", what);
   base::Fd ends[2] = {base::Fd(numbers[0]), base::Fd(numbers[1])};

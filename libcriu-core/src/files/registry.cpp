@@ -42,6 +42,8 @@ std::uint32_t Registry::identify(Ref ref, const kernel::FdInfo& info, std::uint3
   Key key{info.ino, info.mnt_id, info.flags & static_cast<unsigned>(O_ACCMODE | O_PATH), 0};
   if (info.text.find("\neventfd-id:") != std::string::npos) {
     key.unique = kernel::number(info.text, "eventfd-id");
+  } else if (info.text.find("\ntty-index:") != std::string::npos) {
+    key.unique = kernel::number(info.text, "tty-index");
   }
   return trees_[key].emplace(ref, id).first->second;
 }
@@ -69,6 +71,15 @@ std::uint32_t Registry::watched(Ref epoll, const kernel::EpollTarget& target, un
 
 bool Registry::is_watched(Ref epoll, const kernel::EpollTarget& target, unsigned nth) {
   return compare_watched({epoll.pid, target.fd}, epoll, target.fd, nth) == 0;
+}
+
+bool Registry::has_writer(std::uint64_t ino) const {
+  for (auto at = trees_.lower_bound(Key{ino, -0x7fffffff, 0, 0}); at != trees_.end() && at->first.ino == ino; ++at) {
+    if ((at->first.mode & O_ACCMODE) != O_RDONLY) {
+      return true;
+    }
+  }
+  return false;
 }
 
 const Registry::Table* Registry::find_table(pid_t pid) const {

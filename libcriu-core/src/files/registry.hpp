@@ -29,6 +29,9 @@ class Registry {
   // Whether a descriptor of the epoll's own task is that file.
   static bool is_watched(Ref epoll, const kernel::EpollTarget& target, unsigned nth);
 
+  // Whether an open file with this inode can be written to.
+  bool has_writer(std::uint64_t ino) const;
+
   // Descriptors by number of the table that `pid` uses.
   struct Table {
     std::map<int, std::uint32_t> by_fd;

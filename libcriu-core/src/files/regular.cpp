@@ -12,6 +12,8 @@
 
 #include "files/build_id.hpp"
 #include "files/common.hpp"
+#include "files/external.hpp"
+#include "files/gone_process.hpp"
 #include "files/saver.hpp"
 #include "restore_context.hpp"
 
@@ -34,8 +36,14 @@ bool leads_to(const std::string& path, const struct stat& stat) {
   if (::fstatat(AT_FDCWD, path.c_str(), &found, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0) {
     return false;
   }
-  // The inodes of /proc come and go with its cache.
-  return same_inode(found, stat) || (path.starts_with("/proc/") && found.st_dev == stat.st_dev);
+  // The inodes of /proc come and go with its cache. Those of a process do so with it, and its pid may be another's now.
+  return same_inode(found, stat) ||
+         (path.starts_with("/proc/") && found.st_dev == stat.st_dev && told_of(path).process == 0);
+}
+
+// How --external and --inherit-fd name an open file.
+std::string external_key(const Description& description) {
+  return fmt::format("file[{:x}:{:x}]", description.info.mnt_id, description.stat.st_ino);
 }
 
 bool is_device(const struct stat& stat) { return S_ISCHR(stat.st_mode) || S_ISBLK(stat.st_mode); }
@@ -76,7 +84,8 @@ std::string find_name(Saver& saver, const Description& description, std::uint32_
   }
   const auto what = description.what();
   if (name.starts_with("/proc/")) {
-    throw Error("cannot dump", what + ": the process it tells of is gone", 0);
+    save_gone_process(saver, description, id, name);
+    return name;
   }
   struct statfs fs {};
   if (::fstatfs(description.own, &fs) == 0 && fs.f_type == mqueue_magic) {
@@ -93,24 +102,49 @@ std::string find_name(Saver& saver, const Description& description, std::uint32_
   return name;
 }
 
+// A file of /proc that tells of a process. Processes exist when files are made, their further threads do not.
+void refuse_thread(const Description& description) {
+  const auto told = told_of(description.link);
+  if (told.thread != 0 && told.thread != told.process) {
+    throw Error("cannot dump",
+                fmt::format("{}: it tells of a thread that is not the first of its process", description.what()), 0);
+  }
+}
+
 void refuse_device(const Description& description) {
   constexpr unsigned memory_devices = 1;
   const auto major = gnu_dev_major(description.stat.st_rdev), minor = gnu_dev_minor(description.stat.st_rdev);
   if (!S_ISCHR(description.stat.st_mode) || (description.info.flags & O_PATH) != 0 || major == memory_devices) {
     return;
   }
-  const bool tun = major == 10 && minor == 200;
-  const bool terminal = major == 4 || major == 5 || major == 188 || major == 204 || (major >= 128 && major <= 143);
+  const bool fuse = major == 10 && minor == 229;
   throw Error("not supported by this version",
               fmt::format("{} is {}", description.what(),
-                          terminal ? "a terminal"
-                          : tun    ? "a network tunnel"
-                                   : fmt::format("the device {}:{}, whose state is not known", major, minor)),
-              0);
+                          fuse ? "the connection of a FUSE filesystem"
+                               : fmt::format("the device {}:{}, whose state is not known", major, minor)),
+              0, fmt::format("--external '{}' leaves it to the restore's --inherit-fd", external_key(description)));
+}
+
+// A file that is not the tree's own: all that is said of it is by which name the restore is to be given another.
+void save_external(const Description& description, images::file_entry& entry) {
+  auto& reg = *entry.mutable_reg();
+  reg.set_id(entry.id());
+  reg.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));
+  reg.set_pos(static_cast<std::uint64_t>(description.info.pos));
+  reg.set_name(external_key(description));
+  reg.set_mode(description.stat.st_mode);
+  reg.set_ext(true);
 }
 
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
+  if (!saver.dump().options.external.empty() && is_external(saver.dump().options, external_key(description))) {
+    return save_external(description, entry);
+  }
   refuse_device(description);
+  refuse_thread(description);
+  if (description.info.pos != 0 && description.link.starts_with("/proc/")) {
+    refuse_in_flight(description);
+  }
   save_path(saver, description, entry);
 }
 
@@ -154,7 +188,8 @@ void check_same(const RestoreContext& context, int fd, const images::reg_file_en
 
 base::Fd open_checked(const RestoreContext& context, const images::reg_file_entry& entry, int flags) {
   if (entry.ext()) {
-    throw Error("not supported by this version", fmt::format("file {} ({}) is external", entry.id(), entry.name()), 0);
+    throw Error("cannot restore", fmt::format("file {} is external", entry.id()), 0,
+                fmt::format("--inherit-fd 'fd[N]:{}' gives it", entry.name()));
   }
   if (entry.name().empty() || entry.name().front() != '/' || entry.name().find('\0') != std::string::npos) {
     throw Error("corrupt checkpoint", fmt::format("file {} has the path '{}'", entry.id(), entry.name()), 0);
@@ -177,10 +212,31 @@ base::Fd open_checked(const RestoreContext& context, const images::reg_file_entr
   return fd;
 }
 
+bool has_position(const images::reg_file_entry& entry) {
+  return (entry.flags() & O_PATH) == 0 && entry.pos() != ~std::uint64_t{0} && entry.pos() != 0;
+}
+
+// Of a file of /proc, whose contents are made up while it is read: a position is a place in what was told last. What
+// tells of a task is right only when the task is; what tells of one that is gone never again.
+bool is_told_position(const RestoreContext& context, const images::reg_file_entry& entry) {
+  return entry.name().starts_with("/proc/") && !context.objects.remaps.is_gone(told_of(entry.name()).process);
+}
+
+void finish(RestoreContext& context, const Made& made) {
+  const auto& entry = made.entry->reg();
+  if (is_told_position(context, entry)) {
+    check(::lseek(made.fd, static_cast<off_t>(entry.pos()), SEEK_SET), "seek", entry.name());
+  }
+}
+
 std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file_entry* const> group) {
   const auto& entry = group.front()->reg();
+  const auto key = entry.name().starts_with('/') ? entry.name().substr(1) : entry.name();
+  if (const int given = context.objects.inherited.find(key); given >= 0) {
+    return one(copy_inherited(given, entry.name()));
+  }
   auto fd = open_checked(context, entry, static_cast<int>(entry.flags()) | O_CLOEXEC);
-  if ((entry.flags() & O_PATH) == 0 && entry.pos() != ~std::uint64_t{0} && entry.pos() != 0) {
+  if (has_position(entry) && !is_told_position(context, entry)) {
     check(::lseek(fd.get(), static_cast<off_t>(entry.pos()), SEEK_SET), "seek", entry.name());
   }
   return one(std::move(fd));
@@ -231,6 +287,11 @@ const Kind regular_kind = {
     .save = save,
     .owner = [](images::file_entry& entry) { return entry.mutable_reg()->mutable_fown(); },
     .make = make,
+    .finish = finish,
+    .is_late =
+        [](const images::file_entry& entry) {
+          return has_position(entry.reg()) && entry.reg().name().starts_with("/proc/");
+        },
 };
 
 }  // namespace criu::files

@@ -183,6 +183,12 @@ void Removed::save_link(Saver& saver, const Nameless& file) {
   put_remap(saver, file.id, entry.id(), images::LINKED);
 }
 
+void Removed::save_process(Saver& saver, std::uint32_t file_id, pid_t pid) {
+  if (processes_.insert(pid).second) {
+    put_remap(saver, file_id, static_cast<std::uint32_t>(pid), images::PROCFS);
+  }
+}
+
 Removed::~Removed() {
   for (const auto& link : links_) {
     if (::unlink(link.c_str()) < 0) {
@@ -348,9 +354,9 @@ void set_attributes(const images::ghost_file_entry& ghost, int fd, const std::st
   }
 }
 
-base::Fd restore_ghost(const RestoreContext& context, std::uint32_t ghost_id, const std::string& path) {
+base::Fd restore_ghost(const RestoreContext& context, std::uint32_t ghost_id, const std::string& path,
+                       images::ghost_file_entry& ghost) {
   auto reader = context.images.require(image::type::ghost_file, ghost_id);
-  images::ghost_file_entry ghost;
   if (!reader.next(ghost)) {
     throw Error("corrupt image", reader.name() + ": no record", 0);
   }
@@ -390,13 +396,18 @@ Remaps::Remaps(const RestoreContext& context) {
     }
     const auto& path = path_of(context, remap.orig_id());
     if (type == images::PROCFS) {
-      throw Error("not supported by this version", fmt::format("{} is of a process that was gone already", path), 0);
+      processes_.insert(static_cast<pid_t>(id));  // who stands in for it is in the family
+      continue;
     }
     auto known = done.find({type, id});
     if (known == done.end()) {
-      fds_.push_back(context.internal(type == images::GHOST ? restore_ghost(context, id, path)
+      images::ghost_file_entry ghost;
+      fds_.push_back(context.internal(type == images::GHOST ? restore_ghost(context, id, path, ghost)
                                                             : restore_link(path_of(context, id), path)));
       known = done.emplace(std::pair{type, id}, fds_.back().get()).first;
+      if (type == images::GHOST) {
+        by_inode_.emplace(ghost.ino(), std::pair{ghost.dev(), fds_.back().get()});
+      }
       if (type == images::LINKED) {
         links_.push_back(path_of(context, id));
       }
@@ -408,6 +419,17 @@ Remaps::Remaps(const RestoreContext& context) {
 int Remaps::find(std::uint32_t file_id) const {
   const auto found = by_file_.find(file_id);
   return found == by_file_.end() ? -1 : found->second;
+}
+
+int Remaps::find_inode(std::uint32_t dev, std::uint64_t ino) const {
+  const auto [begin, end] = by_inode_.equal_range(ino);
+  for (auto at = begin; at != end; ++at) {
+    if (at->second.first == dev) {
+      return at->second.second;
+    }
+  }
+  // On btrfs a file's device is not the one that watches tell.
+  return begin != end && std::next(begin) == end ? begin->second.second : -1;
 }
 
 void Remaps::unlink_links() const {

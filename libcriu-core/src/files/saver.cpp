@@ -2,12 +2,25 @@
 #include "files/saver.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/error.hpp"
+#include "files/tty_survey.hpp"
 #include "kernel/procfs.hpp"
 
 namespace criu::files {
+
+Saver::Saver(DumpContext& dump)
+    : dump_(dump),
+      watched_(dump),
+      shared_objects_(dump),
+      files_(dump.images.create(image::type::files)),
+      terminals_(std::make_unique<TtySurvey>()) {}
+
+Saver::~Saver() = default;
 
 image::Writer& Saver::image(const image::Type& type) {
   const auto found = images_.find(type.magic);
@@ -52,7 +65,26 @@ Saver::Watched Saver::watched(pid_t pid, int epoll, const kernel::EpollTarget& t
   return {id, elsewhere == table->by_id.end() ? -1 : elsewhere->second};
 }
 
+void Saver::refuse_autofs() {
+  std::erase_if(readers_, [this](const auto& reader) { return registry_.has_writer(reader.first); });
+  if (readers_.empty()) {
+    return;
+  }
+  for (const auto& mount : watched_.mounts().all()) {
+    const auto found = std::find_if(readers_.begin(), readers_.end(), [&](const auto& reader) {
+      return mount.autofs_pipe != 0 && reader.first == mount.autofs_pipe;
+    });
+    if (found != readers_.end()) {
+      throw base::Error("not supported by this version",
+                        fmt::format("fd {} of task {} is what the automounter of {} reads", found->second.fd,
+                                    found->second.pid, mount.point),
+                        0);
+    }
+  }
+}
+
 void Saver::finish() {
+  locks_.save(*this);
   files_.finish();
   for (auto& [magic, writer] : images_) {
     writer.finish();

@@ -12,19 +12,26 @@
 #include <utility>
 
 #include "dump_context.hpp"
+#include "files/io_uring.hpp"
 #include "files/kind.hpp"
+#include "files/locks.hpp"
 #include "files/registry.hpp"
 #include "files/removed.hpp"
+#include "files/watched.hpp"
 #include "image/stream.hpp"
 #include "memory/shared.hpp"
 #include "sockets/survey.hpp"
 
 namespace criu::files {
 
+class TtySurvey;
+
 class Saver {
  public:
-  explicit Saver(DumpContext& dump)
-      : dump_(dump), shared_objects_(dump), files_(dump.images.create(image::type::files)) {}
+  explicit Saver(DumpContext& dump);
+  ~Saver();
+  Saver(const Saver&) = delete;
+  Saver& operator=(const Saver&) = delete;
 
   DumpContext& dump() { return dump_; }
   std::uint32_t new_file_id() { return ++last_file_id_; }
@@ -39,6 +46,10 @@ class Saver {
     return queues_.insert({type.magic, pipe_id}).second;
   }
 
+  // An end of a pipe that is read, by a descriptor of a task. If nobody in the tree writes to it, that may be the
+  // kernel.
+  void note_reader(std::uint64_t ino, Ref reader) { readers_.emplace_back(ino, reader); }
+
   // The id of a file that waits in a queue, of which this is a copy. `referrer` says where, for messages.
   std::uint32_t refer_in_flight(base::Fd fd, const std::string& referrer);
   // Those of them that were met for the first time and are still to be saved, under their ids.
@@ -47,8 +58,15 @@ class Saver {
   // What is known of sockets; asked for only when there is one.
   sockets::Survey& sockets();
 
+  // Those that were met so far.
+  std::vector<RingFile>& rings() { return rings_; }
+  // What is known of terminals.
+  TtySurvey& terminals() { return *terminals_; }
+
   Registry& registry() { return registry_; }
   Removed& removed() { return removed_; }
+  WatchedInodes& inodes() { return watched_; }
+  LockSaver& locks() { return locks_; }
   memory::ObjectSaver& shared_objects() { return shared_objects_; }
 
   // What an epoll descriptor watches: the nth of those that were added under that number.
@@ -58,6 +76,9 @@ class Saver {
   };
   Watched watched(pid_t pid, int epoll, const kernel::EpollTarget& target, unsigned nth) const;
 
+  // A pipe by which the kernel asks an automounter is an Error.
+  void refuse_autofs();
+
   // Seals all images.
   void finish();
 
@@ -65,6 +86,8 @@ class Saver {
   DumpContext& dump_;
   Registry registry_;
   Removed removed_;
+  WatchedInodes watched_;
+  LockSaver locks_;
   memory::ObjectSaver shared_objects_;
   image::Writer files_;
   std::map<std::uint32_t, image::Writer> images_;  // by magic
@@ -72,7 +95,10 @@ class Saver {
   std::deque<std::pair<std::uint32_t, Description>> in_flight_;
   std::vector<base::Fd> kept_;  // the registry knows what is in flight by these
   std::unique_ptr<sockets::Survey> sockets_;
+  std::vector<RingFile> rings_;
+  std::unique_ptr<TtySurvey> terminals_;
   std::uint32_t last_file_id_ = 0;
+  std::vector<std::pair<std::uint64_t, Ref>> readers_;
 };
 
 }  // namespace criu::files

@@ -21,6 +21,11 @@ namespace {
 
 constexpr std::uint64_t second = 1'000'000'000;
 
+bool is_moment(const images::timerfd_entry& entry) {
+  return (entry.settime_flags() & TFD_TIMER_ABSTIME) != 0 &&
+         (entry.clockid() == CLOCK_REALTIME || entry.clockid() == CLOCK_REALTIME_ALARM);
+}
+
 void save(Saver&, const Description& description, images::file_entry& entry) {
   const std::string_view text = description.info.text;
   auto& timerfd = *entry.mutable_tfd();
@@ -33,6 +38,14 @@ void save(Saver&, const Description& description, images::file_entry& entry) {
   const auto interval = kernel::time(text, "it_interval");
   timerfd.set_vsec(value.seconds);
   timerfd.set_vnsec(value.nanoseconds);
+  // A moment of the day stays one, however far the clock is from it by the time of the restore.
+  if (is_moment(timerfd) && (value.seconds != 0 || value.nanoseconds != 0)) {
+    timespec now{};
+    check(::clock_gettime(CLOCK_REALTIME, &now), "read the clock for", description.what());
+    const auto nanoseconds = static_cast<std::uint64_t>(now.tv_nsec) + value.nanoseconds;
+    timerfd.set_moment_sec(static_cast<std::uint64_t>(now.tv_sec) + value.seconds + nanoseconds / second);
+    timerfd.set_moment_nsec(nanoseconds % second);
+  }
   timerfd.set_isec(interval.seconds);
   timerfd.set_insec(interval.nanoseconds);
 }
@@ -40,6 +53,7 @@ void save(Saver&, const Description& description, images::file_entry& entry) {
 itimerspec setting(const images::timerfd_entry& entry, const std::string& what) {
   constexpr std::uint64_t longest = std::uint64_t{1} << 62;
   if (entry.vsec() > longest || entry.isec() > longest || entry.vnsec() >= second || entry.insec() >= second ||
+      entry.moment_sec() > longest || entry.moment_nsec() >= second ||
       (entry.settime_flags() & ~static_cast<unsigned>(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET)) != 0) {
     throw Error("corrupt checkpoint", what + " is set to no possible time", 0);
   }
@@ -49,6 +63,8 @@ itimerspec setting(const images::timerfd_entry& entry, const std::string& what) 
   const bool due = entry.vsec() == 0 && entry.vnsec() == 0;
   if (due && periodic) {
     spec.it_value.tv_nsec = 1;  // caught in the moment of its expiry; zero would disarm it
+  } else if (!due && entry.has_moment_sec() && is_moment(entry)) {
+    spec.it_value = {static_cast<time_t>(entry.moment_sec()), static_cast<long>(entry.moment_nsec())};
   } else if (!due && (entry.settime_flags() & TFD_TIMER_ABSTIME) != 0) {
     // What was left is what the image has, whichever way the timer was set.
     timespec now{};

@@ -15,13 +15,7 @@ struct Name {
 };
 
 constexpr Name names[] = {
-    {"anon_inode:inotify", "an inotify descriptor"},
-    {"anon_inode:[fanotify]", "a fanotify descriptor"},
-    {"anon_inode:[pidfd]", "a pidfd"},
-    {"pidfd:", "a pidfd"},
     {"anon_inode:[userfaultfd]", "a userfaultfd"},
-    {"anon_inode:[io_uring]", "an io_uring"},
-    {"anon_inode:bpf-map", "a BPF map"},
     {"anon_inode:bpf-prog", "a BPF program"},
     {"anon_inode:bpf_link", "a BPF link"},
     {"anon_inode:[perf_event]", "a perf event"},
@@ -33,14 +27,6 @@ constexpr Name names[] = {
     {"/dmabuf:", "a DMA buffer"},
     {"anon_inode:sync_file", "a fence of a graphics device"},
     {"/secretmem", "secret memory (memfd_secret)"},
-    {"mnt:", "a mount namespace"},
-    {"net:", "a network namespace"},
-    {"pid:", "a pid namespace"},
-    {"user:", "a user namespace"},
-    {"uts:", "a UTS namespace"},
-    {"ipc:", "an IPC namespace"},
-    {"time:", "a time namespace"},
-    {"cgroup:", "a cgroup namespace"},
 };
 
 std::string name_socket(int fd) {

@@ -62,6 +62,8 @@ inline constexpr Type cpuinfo{"CPUINFO", "cpuinfo.img", 0x61404013};
 inline constexpr Type stats_dump{"STATS", "stats-dump", 0x57093306, Family::service};
 inline constexpr Type stats_restore{"STATS", "stats-restore", 0x57093306, Family::service};
 inline constexpr Type irmap_cache{"IRMAP_CACHE", "irmap-cache", 0x57004059, Family::service};
+// Beyond CRIU 4.2.
+inline constexpr Type io_uring{"IO_URING", "io-uring.img", 0x55524e47};
 }  // namespace type
 
 // The file's name; a type whose pattern has no place for a number ignores it.

@@ -146,6 +146,8 @@ Stat parse_stat(const std::string& text) {
   stat.ppid = static_cast<pid_t>(field[4]);
   stat.pgrp = static_cast<pid_t>(field[5]);
   stat.session = static_cast<pid_t>(field[6]);
+  stat.terminal = static_cast<std::uint32_t>(field[7]);
+  stat.foreground = static_cast<pid_t>(field[8]);
   stat.flags = static_cast<std::uint32_t>(field[9]);
   stat.nice = static_cast<int>(field[19]);
   stat.start_time = field[22];

@@ -39,6 +39,8 @@ struct Stat {
   std::string comm;
   char state = 0;
   pid_t ppid = 0, pgrp = 0, session = 0;
+  std::uint32_t terminal = 0;  // the number of the controlling one, 0: none
+  pid_t foreground = 0;        // its foreground process group
   std::uint32_t flags = 0;
   int nice = 0;
   std::uint64_t start_time = 0;

@@ -32,6 +32,7 @@ enum Status : std::uint32_t {
   shadow_stack = 0x8000,
   guard = 0x10000,
   uprobes = 0x20000,
+  io_uring = 0x100000,  // ours: memory of an io_uring, whose file is in shmid
   ext_plugin = 0x08000000,
 };
 

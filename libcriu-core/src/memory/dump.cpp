@@ -13,9 +13,11 @@
 #include "files/collect.hpp"
 #include "kernel/pagemap.hpp"
 #include "log.hpp"
+#include "memory/aio.hpp"
 #include "memory/areas.hpp"
 #include "memory/page_writer.hpp"
 #include "memory/pages.hpp"
+#include "memory/sysv.hpp"
 #include "memory/vdso.hpp"
 
 namespace criu::memory {
@@ -94,8 +96,8 @@ void refuse_unsupported(const procfs::Task& task, const Area& area) {
 
 class AreaSaver {
  public:
-  AreaSaver(files::Collector& files, const procfs::Task& task, images::mm_entry& mm)
-      : files_(files), task_(task), mm_(mm) {}
+  AreaSaver(DumpContext& context, files::Collector& files, const procfs::Task& task, images::mm_entry& mm)
+      : context_(context), files_(files), task_(task), mm_(mm) {}
 
   // A vDSO that another one's functions jump to is this kernel's alone; what the task knows is the one that jumps.
   void look_for_mark(const std::vector<Area>& areas) {
@@ -126,14 +128,20 @@ class AreaSaver {
     if (area.name.starts_with("[vvar")) {
       return save_vvar(area);
     }
-    if (area.name.starts_with("/[aio]")) {
-      throw Error("cannot dump", where(task_, area), 0,
-                  "it is the ring of asynchronous I/O (io_setup), which is not supported by this version");
+    if (is_aio_ring(area)) {
+      save_aio_ring(task_, area, mm_);
+      return add(area, aio_ring, MAP_SHARED);
+    }
+    if (area.name == "anon_inode:[io_uring]") {
+      return save_ring(area);
     }
     if (area.name == "[uprobes]") {
       throw Error("cannot dump", where(task_, area), 0, "somebody traces the task with uprobes");
     }
     refuse_unsupported(task_, area);
+    if (is_segment(area)) {
+      return save_attachment(area);
+    }
     const bool anonymous = area.inode == 0 || area.name == "/anon_hugepage (deleted)";
     if (anonymous && !area.shared) {
       const auto kind = area.name == "[heap]" ? heap : 0U;
@@ -184,6 +192,25 @@ class AreaSaver {
     add(area, vvar | regular | anon_private, MAP_PRIVATE | MAP_ANONYMOUS);
   }
 
+  // System V shared memory: which segment, by its id; the segment itself is saved once, with its namespace.
+  void save_attachment(const Area& area) {
+    context_.segments.add(task_.pid(), area, where(task_, area));
+    add(area, regular | anon_shared | sysv_ipc, map_flags(area) | MAP_ANONYMOUS);
+    auto& vma = *mm_.mutable_vmas(mm_.vmas_size() - 1);
+    vma.set_shmid(area.inode);
+    vma.set_pgoff(area.offset);
+    vma.set_fdflags(files::mapping_access(task_.pid(), area));
+  }
+
+  // Which ring it is of is found out when the descriptors are known (files/io_uring); until then its inode tells.
+  void save_ring(const Area& area) {
+    add(area, io_uring, MAP_SHARED);
+    auto& vma = *mm_.mutable_vmas(mm_.vmas_size() - 1);
+    vma.set_shmid(area.inode);
+    vma.clear_madv();
+  }
+
+  DumpContext& context_;
   files::Collector& files_;
   const procfs::Task& task_;
   images::mm_entry& mm_;
@@ -193,7 +220,7 @@ class AreaSaver {
 std::vector<PageRange> private_ranges(const PagesOf& task) {
   std::vector<PageRange> ranges;
   for (const auto& area : task.areas) {
-    if (!area.vdso) {
+    if (!area.always) {
       ranges.push_back({area.start, area.end});
     }
   }
@@ -206,7 +233,7 @@ std::vector<Source> choose_pages(const PagesOf& task, const std::vector<PageRegi
   std::vector<Source> sources;
   auto region = regions.begin();
   for (const auto& area : task.areas) {
-    if (area.vdso) {
+    if (area.always) {
       sources.push_back({area.start, area.end, false, false, pe_present});
       continue;
     }
@@ -282,7 +309,7 @@ void PageStats::fill(images::dump_stats_entry& stats) const {
 
 void save_areas(DumpContext& context, files::Collector& files, const procfs::Task& task, const std::vector<Area>& areas,
                 images::mm_entry& mm) {
-  AreaSaver saver(files, task, mm);
+  AreaSaver saver(context, files, task, mm);
   saver.look_for_mark(areas);
   for (const auto& area : areas) {
     context.attempt([&] { saver.save(area); });
@@ -298,10 +325,10 @@ PagesOf pages_of(DumpContext& context, pid_t pid, const std::vector<procfs::Area
       ++area;
     }
     const bool directly = (vma.prot() & PROT_READ) != 0 && area != areas.end() && !area->mapped_by_others;
-    const bool is_vdso = (vma.status() & vdso) != 0;
-    if (is_vdso || is_private(vma)) {
+    const bool always = (vma.status() & (vdso | aio_ring)) != 0;
+    if (always || is_private(vma)) {
       const bool anonymous = (vma.status() & anon_private) != 0;
-      out.areas.push_back({vma.start(), vma.end(), is_vdso, directly, anonymous,
+      out.areas.push_back({vma.start(), vma.end(), always, directly, anonymous,
                            anonymous && (vma.flags() & (MAP_LOCKED | MAP_HUGETLB)) == 0});
     }
   }

@@ -39,7 +39,8 @@ struct PagesOf {
   std::uint32_t pages_id;  // of the pages file
   struct Area {
     std::uint64_t start, end;
-    bool vdso, directly, anonymous, lazy;
+    bool always;  // all its pages, whatever they are: of the vDSO, or a ring of asynchronous I/O
+    bool directly, anonymous, lazy;
   };
   std::vector<Area> areas;
   std::vector<std::uint64_t> stack_pointers;  // one per thread

@@ -257,6 +257,7 @@ void Restored::fill(RestoreContext& context, const TaskImage& task, const Restor
   vdso_ = plan_vdso(context.inherited.vdso, task, pagemap);
   map_beside(context, task, pagemap.runs(), parent);
   read_pages(*context.shared, task, pagemap, parent);
+  aio_rings_.read(task, pagemap.runs());
 }
 
 // Finds out what is inherited, and gives the rest places relative to the start of one range. Areas that are near each
@@ -460,6 +461,13 @@ int Restored::file_for(const RestoreContext& context, const TaskImage& task, con
   if ((vma.status() & (memfd | anon_shared)) != 0) {
     return shared_file_for(context, task, vma);
   }
+  if ((vma.status() & io_uring) != 0) {
+    auto& ring = files_[{vma.shmid(), O_RDWR}];
+    if (!ring) {
+      ring = context.files.fetch(context, static_cast<std::uint32_t>(vma.shmid()), where(task, vma));
+    }
+    return ring.get();
+  }
   int mode = O_RDONLY;
   if (vma.has_fdflags()) {
     mode = static_cast<int>(vma.fdflags() & O_ACCMODE);
@@ -491,7 +499,16 @@ std::vector<restorer::Area> Restored::areas(const RestoreContext& context, const
       area.moves = 1;
       area.parked = find(vma.start())->at;
       area.protect = find(vma.start())->prot != vma.prot() ? 1 : 0;
-    } else if ((vma.status() & (file_shared | anon_shared)) != 0) {
+    } else if ((vma.status() & aio_ring) != 0) {
+      area.moves = 1;
+      area.parked = aio_rings_.find(vma).start;
+      area.protect = vma.prot() != (PROT_READ | PROT_WRITE) ? 1 : 0;
+    } else if ((vma.status() & sysv_ipc) != 0) {
+      const auto& part = attachments_.find(vma);
+      area.moves = 1;
+      area.parked = part.at.start;
+      area.protect = part.prot != vma.prot() ? 1 : 0;
+    } else if ((vma.status() & (file_shared | anon_shared | io_uring)) != 0) {
       area.flags = vma.flags() & ~static_cast<unsigned>(MAP_LOCKED | MAP_ANONYMOUS);
       area.fd = file_for(context, task, vma);
       area.offset = vma.pgoff();
@@ -518,7 +535,10 @@ std::span<std::byte> Restored::saved_vdso() const {
 }
 
 std::vector<Interval> Restored::parked() const {
-  std::vector<Interval> result;
+  auto result = attachments_.parked();
+  for (const auto& [home, parked] : aio_rings_.parked()) {
+    result.push_back(parked);
+  }
   for (const auto& area : parked_) {
     const auto end = area.at + (area.vma->end() - area.vma->start());
     if (!result.empty() && result.back().end == area.at) {

@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "memory/aio.hpp"
 #include "memory/areas.hpp"
 #include "memory/pages.hpp"
+#include "memory/sysv.hpp"
 #include "memory/vdso.hpp"
 #include "restorer/plan.hpp"
 
@@ -25,6 +27,13 @@ class Restored {
   // Maps and fills the private areas of the task. Areas that the parent has too, at the same place and of the same
   // file, are taken over from `parent` (inherited by fork), and pages with equal contents stay shared with it.
   void fill(RestoreContext&, const TaskImage&, const Restored* parent);
+
+  // What is the task's alone: attaches System V shared memory and makes rings of asynchronous I/O. Once the task has
+  // its children, which would inherit them.
+  void make_own(RestoreContext& context, const TaskImage& task) {
+    attachments_.make(context, task);
+    aio_rings_.make(context, task);
+  }
 
   // What the restorer has to do, in ascending order of addresses; opens the files of shared mappings.
   std::vector<restorer::Area> areas(const RestoreContext&, const TaskImage&);
@@ -56,6 +65,8 @@ class Restored {
   bool is_filled(const images::vma_entry& vma) const { return is_private(vma) || (vdso_.proxy && &vma == vdso_.code); }
 
   VdsoPlan vdso_;
+  Attachments attachments_;
+  AioRings aio_rings_;
   std::vector<Parked> parked_;                               // ascending by vma start
   std::vector<Run> runs_;                                    // what was filled, for the children
   std::map<std::pair<std::uint64_t, int>, base::Fd> files_;  // by file id and access mode

@@ -110,7 +110,10 @@ void write_run(int fd, const Run& run, std::byte* buffer, const std::string& wha
   }
 }
 
-void fill(const RestoreContext& context, int fd, std::uint64_t shmid, std::uint64_t size, const std::string& what) {
+}  // namespace
+
+void fill_object(const RestoreContext& context, int fd, std::uint64_t shmid, std::uint64_t size,
+                 const std::string& what) {
   const auto pagemap = Pagemap::read(context.images, image::type::shmem_pagemap, shmid, true);
   const auto huge = huge_page_size(fd);
   const auto end = round_up(size, huge != 0 ? huge : page_size);
@@ -130,6 +133,8 @@ void fill(const RestoreContext& context, int fd, std::uint64_t shmid, std::uint6
     check(::ftruncate(fd, static_cast<off_t>(size)), "set the size of", what);
   }
 }
+
+namespace {
 
 void check_inode(const images::memfd_inode_entry& entry) {
   const auto huge = entry.hugetlb_flag();
@@ -155,7 +160,7 @@ base::Fd restore_inode(const RestoreContext& context, const images::memfd_inode_
     check(::ftruncate(fd.get(), static_cast<off_t>(entry.size())), "set the size of", what);
   }
   if (entry.size() > 0) {
-    fill(context, fd.get(), entry.shmid(), entry.size(), what);
+    fill_object(context, fd.get(), entry.shmid(), entry.size(), what);
   }
   struct stat st {};
   check(::fstat(fd.get(), &st), "stat", what);
@@ -179,7 +184,14 @@ void SharedObjects::restore_memfds(const RestoreContext& context) {
   auto reader = context.images.open(image::type::memfd_inode);
   images::memfd_inode_entry entry;
   while (reader && reader->next(entry)) {
-    Object object{context.internal(restore_inode(context, entry)), entry.seals()};
+    Object object;
+    // One that is given is used as it is: its contents and seals are the caller's.
+    const auto key = "/memfd:" + entry.name();
+    if (const int given = context.objects.inherited.find(key); given >= 0) {
+      object.fd = context.internal(files::copy_inherited(given, key));
+    } else {
+      object = {context.internal(restore_inode(context, entry)), entry.seals()};
+    }
     if (!memfds_.emplace(entry.inode_id(), std::move(object)).second) {
       throw Error("corrupt image", fmt::format("memfd.img: object {} is there twice", entry.inode_id()), 0);
     }
@@ -194,12 +206,8 @@ void SharedObjects::restore_anonymous(const RestoreContext& context) {
   std::map<std::uint64_t, Wanted> wanted;
   for (const auto& task : context.checkpoint.tasks) {
     for (const auto& vma : task->mm.vmas()) {
-      if ((vma.status() & anon_shared) == 0 || (vma.status() & Status::memfd) != 0) {
+      if ((vma.status() & anon_shared) == 0 || (vma.status() & (Status::memfd | sysv_ipc)) != 0) {
         continue;
-      }
-      if ((vma.status() & sysv_ipc) != 0) {
-        throw Error("not supported by this version",
-                    fmt::format("{} has System V shared memory ({})", task->name(), vma.shmid()), 0);
       }
       auto& object = wanted[vma.shmid()];
       const auto end = vma.pgoff() + (vma.end() - vma.start());
@@ -215,7 +223,7 @@ void SharedObjects::restore_anonymous(const RestoreContext& context) {
   for (const auto& [shmid, object] : wanted) {
     const auto what = fmt::format("shared memory {}", shmid);
     Object made{context.internal(create_anonymous(object.size, object.huge, what)), 0};
-    fill(context, made.fd.get(), shmid, object.size, what);
+    fill_object(context, made.fd.get(), shmid, object.size, what);
     anonymous_.emplace(shmid, std::move(made));
   }
 }
@@ -251,9 +259,6 @@ void SharedObjects::seal() const {
 
 // ---- dump ----
 
-namespace {
-
-// Where the kernel keeps memfd files and shared anonymous memory: a mount of its own that nothing else is on.
 dev_t shm_device() {
   static const dev_t device = [] {
     const base::Fd probe(check(::memfd_create("probe", MFD_CLOEXEC), "make a memfd"));
@@ -263,6 +268,8 @@ dev_t shm_device() {
   }();
   return device;
 }
+
+namespace {
 
 class PagesWriter {
  public:
@@ -420,6 +427,14 @@ std::uint32_t ObjectSaver::save(int fd, const struct stat& stat, const std::stri
   }
   image_.write(entry);
   return known->second;
+}
+
+bool ObjectSaver::save_segment(int fd, const struct stat& stat, std::uint32_t id, const std::string& what) {
+  if (!shmids_.insert(id).second) {
+    return false;
+  }
+  save_contents(fd, stat, id, what);
+  return true;
 }
 
 void ObjectSaver::save_contents(int fd, const struct stat& stat, std::uint32_t shmid, const std::string& what) {

@@ -46,6 +46,12 @@ class SharedObjects {
   std::map<std::uint64_t, Object> anonymous_;  // by shmid
 };
 
+// Where the kernel keeps memfd files and shared anonymous memory: a mount of its own that nothing else is on.
+dev_t shm_device();
+
+// Brings an empty object of this size to its saved contents.
+void fill_object(const RestoreContext&, int fd, std::uint64_t shmid, std::uint64_t size, const std::string& what);
+
 // Whether a file is such an object, and which: by where its link in /proc points.
 bool is_memory_object(const std::string& link, const struct stat& stat);
 
@@ -55,6 +61,8 @@ class ObjectSaver {
   explicit ObjectSaver(DumpContext& dump);
   // The inode_id of the object behind `fd`; its record and contents are written when it is met for the first time.
   std::uint32_t save(int fd, const struct stat& stat, const std::string& link, const std::string& what);
+  // The contents of a System V segment, under its own id. False when another object has that number in the images.
+  bool save_segment(int fd, const struct stat& stat, std::uint32_t id, const std::string& what);
   void finish() { image_.finish(); }
 
  private:

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 // The parasite: asks, inside a task, what the kernel tells to nobody else. Freestanding; nothing but system calls.
+#include <asm/errno.h>
 #include <asm/unistd.h>
 #include <linux/prctl.h>
 
@@ -103,6 +104,184 @@ COMPEL_ENTRY long query_thread(void* argument) {
   constexpr long of_process = 1;  // IOPRIO_WHO_PROCESS
   info.io_priority = static_cast<std::int32_t>(compel::rt::syscall(__NR_ioprio_get, of_process, 0));
   return info.error;
+}
+
+// ---- what the end of the process will add to semaphores
+//
+// No call tells. But a process can be asked how far its adjustment can be moved until the kernel says ERANGE, in a
+// call that is bound to fail: it does its operations under one lock, and at the first that cannot be done takes all of
+// them back. Each operation with SEM_UNDO is followed or preceded by its opposite without, so that the value of the
+// semaphore stays within its bounds whatever the adjustment does.
+
+namespace {
+
+constexpr std::int16_t no_wait = 04000, undo = 0x1000;  // IPC_NOWAIT, SEM_UNDO
+constexpr std::int32_t largest_value = 32767;           // SEMVMX, and SEMAEM, the bound of adjustments
+constexpr std::int32_t all_adjustments = 65536;
+constexpr long get_value = 12;  // GETVAL
+
+class Probe {
+ public:
+  explicit Probe(UndoQuery& query) : query_(query) {}
+
+  void begin() { count_ = 0; }
+  std::uint32_t count() const { return count_; }
+
+  // Moves the adjustment of a semaphore that has this value.
+  void move(std::uint32_t number, std::int32_t value, std::int32_t by) {
+    const bool down_first = value >= largest_value - value;
+    const std::int32_t room = down_first ? value : largest_value - value;
+    const bool raises = by > 0;
+    for (std::int32_t left = raises ? by : -by; left > 0;) {
+      const std::int32_t step = left < room ? left : room;
+      // What is added to the value is taken from the adjustment.
+      const bool first_counts = down_first == raises;
+      add(number, down_first ? -step : step, first_counts);
+      add(number, down_first ? step : -step, !first_counts);
+      left -= step;
+    }
+  }
+
+  // Whether all of it could be done; nothing of it is. What no semaphore allows comes last.
+  bool possible(std::uint32_t number) {
+    add(number, -largest_value, false);
+    add(number, -1, false);
+    const long result = compel::rt::syscall(__NR_semop, query_.set, (long)query_.room, count_);
+    if (result != -EAGAIN && result != -ERANGE) {
+      query_.error = static_cast<std::int32_t>(result < 0 ? result : -EINVAL);
+    }
+    return result == -EAGAIN;
+  }
+
+ private:
+  void add(std::uint32_t number, std::int32_t change, bool counts) {
+    if (count_ < most_operations) {
+      query_.room[count_++] = {static_cast<std::uint16_t>(number), static_cast<std::int16_t>(change),
+                               static_cast<std::int16_t>(no_wait | (counts ? undo : 0))};
+    }
+  }
+
+  UndoQuery& query_;
+  std::uint32_t count_ = 0;
+};
+
+std::int32_t value_of(UndoQuery& query, std::uint32_t number) {
+  return static_cast<std::int32_t>(must(query.error, __NR_semctl, query.set, number, get_value, 0));
+}
+
+// Whether none of these semaphores has an adjustment: each can be raised to the bound and lowered to the other.
+bool none_adjusted(UndoQuery& query, std::uint32_t first, std::uint32_t end) {
+  Probe probe(query);
+  probe.begin();
+  for (std::uint32_t number = first; number < end; ++number) {
+    const std::int32_t value = value_of(query, number);
+    probe.move(number, value, largest_value);
+    probe.move(number, value, -(all_adjustments - 1));
+  }
+  return query.error == 0 && probe.possible(first);
+}
+
+// By halves. Somebody outside the tree may change the value meanwhile, which is then noticed.
+std::int32_t adjustment_of(UndoQuery& query, std::uint32_t number) {
+  Probe probe(query);
+  for (int attempt = 0; attempt < 64 && query.error == 0; ++attempt) {
+    const std::int32_t value = value_of(query, number);
+    std::int32_t possible = 0, impossible = all_adjustments;
+    while (impossible - possible > 1 && query.error == 0) {
+      const std::int32_t middle = (possible + impossible) / 2;
+      probe.begin();
+      probe.move(number, value, -middle);
+      (probe.possible(number) ? possible : impossible) = middle;
+    }
+    if (value_of(query, number) == value) {
+      return possible - (largest_value + 1);
+    }
+  }
+  query.error = query.error == 0 ? -EBUSY : query.error;
+  return 0;
+}
+
+}  // namespace
+
+COMPEL_ENTRY long query_undo(void* argument) {
+  auto& query = *static_cast<UndoQuery*>(argument);
+  constexpr std::uint32_t operations_each = 12;  // four pairs down, two up
+  query.error = 0;
+  const std::uint32_t at_once = (query.operations_at_once - 2) / operations_each;
+  if (query.operations_at_once < 2 + operations_each) {
+    query.error = -E2BIG;
+  }
+  for (std::uint32_t done = 0; done < query.count && query.error == 0;) {
+    const std::uint32_t end = query.count - done < at_once ? query.count : done + at_once;
+    if (none_adjusted(query, query.first + done, query.first + end)) {
+      for (; done < end; ++done) {
+        query.adjustments[done] = 0;
+      }
+      continue;
+    }
+    for (; done < end && query.error == 0; ++done) {
+      query.adjustments[done] = static_cast<std::int16_t>(adjustment_of(query, query.first + done));
+    }
+  }
+  return query.error;
+}
+
+// ---- io_uring
+
+namespace {
+
+constexpr long ring_register_eventfd = 4, ring_register_probe = 8, ring_register_buffer_ring = 22,
+               ring_buffer_status = 26, ring_register_napi = 27, ring_resize = 33;
+constexpr long enter_getevents = 1, enter_extended = 8, enter_registered = 16;
+constexpr long nowhere = 8;  // no address: the kernel gets as far as to look there
+
+// Groups have no list. Each is asked for by its number, or, on older kernels, made from memory that is not there, which
+// fails in another way when there is one.
+std::int32_t find_buffer_group(std::int32_t fd, bool by_name) {
+  for (std::uint32_t group = 0; group < 65536; ++group) {
+    if (by_name) {
+      std::uint32_t status[10] = {group};
+      if (compel::rt::syscall(__NR_io_uring_register, fd, ring_buffer_status, (long)status, 1) != -ENOENT) {
+        return static_cast<std::int32_t>(group);
+      }
+    } else {
+      std::uint64_t ring[5] = {4096, 1 | std::uint64_t{group} << 32};
+      if (compel::rt::syscall(__NR_io_uring_register, fd, ring_register_buffer_ring, (long)ring, 1) == -EEXIST) {
+        return static_cast<std::int32_t>(group);
+      }
+    }
+  }
+  return -1;
+}
+
+}  // namespace
+
+COMPEL_ENTRY long query_ring(void* argument) {
+  auto& query = *static_cast<RingQuery*>(argument);
+  const auto ask = [&query](long operation) {
+    return static_cast<std::int32_t>(compel::rt::syscall(__NR_io_uring_register, query.fd, operation, nowhere, 1));
+  };
+  query.registered = 0;
+  for (long place = 0; place < 16; ++place) {
+    if (compel::rt::syscall(__NR_io_uring_enter, place, 0, 0, enter_registered, 0, 0) >= 0) {
+      query.registered |= 1U << place;
+    }
+  }
+  query.probe = ask(ring_register_probe);
+  if (query.probe == -EEXIST) {
+    return 0;
+  }
+  query.resize = ask(ring_resize);
+  query.napi = ask(ring_register_napi);
+  query.event = ask(ring_register_eventfd);
+  query.buffer_group = find_buffer_group(query.fd, query.reference != 0);
+  std::int64_t patience[2] = {10, 0};
+  std::uint64_t extended[3] = {0, 0, reinterpret_cast<std::uint64_t>(patience)};
+  // Also lets completions in that wait for the task to look.
+  query.enter =
+      static_cast<std::int32_t>(compel::rt::syscall(__NR_io_uring_enter, query.fd, 0, query.wait_for,
+                                                    enter_getevents | enter_extended, (long)extended, sizeof extended));
+  return 0;
 }
 
 }  // namespace criu::parasite

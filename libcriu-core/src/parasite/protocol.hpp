@@ -56,4 +56,37 @@ struct ThreadInfo {
   std::int32_t error;
 };
 
+// One operation of semop(2).
+struct SemOperation {
+  std::uint16_t number;
+  std::int16_t change, flags;
+};
+
+constexpr std::uint32_t most_operations = 500;  // of one call; the kernel's usual limit
+constexpr std::uint32_t most_semaphores = 512;  // of one question; more are asked for in further ones
+
+// What the end of the process will add to the semaphores of one set (SEM_UNDO).
+struct UndoQuery {
+  std::int32_t set;                           // in, and below
+  std::uint32_t first, count;                 // which semaphores
+  std::uint32_t operations_at_once;           // of one call, at most most_operations
+  std::int32_t error;                         // out: negative errno
+  std::int16_t adjustments[most_semaphores];  // out
+  SemOperation room[most_operations];
+};
+
+// What an io_uring tells only to who may use it. Negative errno where a call was made to fail: which one it is tells.
+struct RingQuery {
+  std::int32_t fd;            // in: of this task
+  std::uint32_t wait_for;     // in: not 0: waits a while until so many completions are unread
+  std::int32_t reference;     // in: 1: groups of buffers can be asked for by name (Linux 6.8)
+  std::int32_t probe;         // EEXIST: the ring belongs to another thread (IORING_SETUP_SINGLE_ISSUER), else EFAULT
+  std::int32_t resize;        // EFAULT: IORING_SETUP_DEFER_TASKRUN (since Linux 6.13, else EINVAL)
+  std::int32_t napi;          // EINVAL: IORING_SETUP_IOPOLL (since Linux 6.9)
+  std::int32_t event;         // EBUSY: an eventfd is registered
+  std::int32_t enter;         // EBADFD: not enabled yet
+  std::int32_t buffer_group;  // that is registered; -1: none
+  std::uint32_t registered;   // bits of the places for registered rings of this thread
+};
+
 }  // namespace criu::parasite

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 // Compiled once for the whole library: half of what the compiler does in an average file of it is to read these. Files
 // include what they use all the same.
-#pragma once
-
 #include <core.pb.h>
 #include <fdinfo.pb.h>
 #include <fmt/format.h>

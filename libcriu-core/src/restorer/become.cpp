@@ -12,6 +12,7 @@
 
 #include "base/error.hpp"
 #include "core/registers.hpp"
+#include "files/io_uring.hpp"
 #include "files/regular.hpp"
 #include "memory/vdso.hpp"
 #include "restorer/builder.hpp"
@@ -91,6 +92,23 @@ void plan_memory(const RestoreContext& context, const TaskImage& task, memory::R
   plan.guard_count = static_cast<std::uint32_t>(guards.size());
 }
 
+void plan_late_steps(Builder& builder) {
+  std::vector<LateStep> steps;
+  for (const auto& step : files::take_ring_steps()) {
+    LateStep late{};
+    late.number = step.number;
+    std::copy(std::begin(step.args), std::end(step.args), late.args);
+    late.data = builder.add(step.data);
+    late.data_at = step.data_at;
+    late.expected = step.expected;
+    std::strncpy(late.what, step.what, sizeof late.what - 1);
+    steps.push_back(late);
+  }
+  const auto ref = builder.add(steps);
+  builder.plan().late_steps = ref;
+  builder.plan().late_step_count = static_cast<std::uint32_t>(steps.size());
+}
+
 void plan_vdso(const memory::OwnVdso& own, const memory::Restored& memory, std::uint64_t parking, memory::Space& space,
                Plan& plan) {
   const auto& vdso = memory.vdso_plan();
@@ -164,10 +182,12 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   auto last_pid = task::LastPid::needed() ? context.internal(task::LastPid::open()) : base::Fd();
   plan_mm(context, task, builder, exe);
   plan_memory(context, task, memory, builder);
+  plan_late_steps(builder);
   task::plan_signals(task, context.inherited, builder);
   task::plan_timers(task, builder);
   task::plan_threads(context.checkpoint, task, context.options.affinity, builder);
   task::plan_limits(task, context.inherited, builder.plan());
+  context.objects.locks.plan(task, builder);
 
   // The number of ranges to keep does not depend on where the region comes to lie; make room for them first.
   const auto keep_ref = builder.add(keep_ranges(memory, 0, 1));

@@ -8,6 +8,7 @@
 #include <linux/types.h>
 #include <sys/resource.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "restorer/gate.hpp"
@@ -109,6 +110,15 @@ struct PosixTimer {
   std::int64_t interval_sec, interval_nsec, left_sec, left_nsec;
 };
 
+// A file lock to take: by fcntl, or by flock(2) where it is of the whole file.
+struct FileLock {
+  static constexpr std::int32_t whole = -1;
+  std::int32_t fd;
+  std::int32_t command;
+  std::int16_t type;  // F_RDLCK, F_WRLCK; of flock(2) its operation
+  std::int64_t start, length;
+};
+
 struct Itimer {
   std::int64_t interval_sec, interval_usec, left_sec, left_usec;
 };
@@ -164,6 +174,16 @@ struct Thread {
   std::uint64_t sleep_remainder;
 };
 
+// What can be done only when memory is where it belongs.
+struct LateStep {
+  std::uint64_t number;  // of a system call; 0: `args[2]` bytes of `data` go to `args[0]`
+  std::uint64_t args[6];
+  Ref<std::byte> data;
+  std::int32_t data_at;  // which argument is the address of `data`; -1: none
+  std::int64_t expected;
+  char what[64];
+};
+
 // prctl(PR_SET_MM_MAP)'s argument, as the kernel has it.
 struct MmMap {
   std::uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end, env_start,
@@ -195,6 +215,9 @@ struct Plan {
   std::uint32_t lock_future;      // flags of an mlockall for what is mapped later, 0: none
   std::uint32_t protection_keys;  // bits of those to allocate
 
+  Ref<LateStep> late_steps;
+  std::uint32_t late_step_count;
+
   MmMap mm;
   Ref<std::uint64_t> auxv;
   std::uint32_t thp_disable;
@@ -216,7 +239,7 @@ struct Plan {
   struct rlimit limits[16];
   std::uint32_t limits_to_set;  // bit mask: the others are inherited as they should be
 
-  std::int32_t first_internal_fd;  // descriptors from here up are ours; closed at the end; -1: the table is shared
+  std::int32_t first_internal_fd;  // descriptors from here up are ours; closed when all tasks have used theirs
   std::int32_t last_pid_fd;        // ns_last_pid, where clone3 does not give pids; else -1
   Ref<Thread> threads;             // the leader first
   std::uint32_t thread_count;
@@ -224,6 +247,8 @@ struct Plan {
   // besides waits for that, on the second word.
   std::uint32_t common_filters, common_installed;
   Ref<unsigned char> stacks;  // one of stack_size bytes a thread, the leader's first
+  Ref<FileLock> locks;
+  std::uint32_t lock_count;
 };
 
 constexpr std::uint32_t stack_size = 8192;

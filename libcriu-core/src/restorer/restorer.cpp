@@ -5,6 +5,7 @@
 // of its own; all it knows is in the plan. The steps stand in the order in which they must happen:
 //
 //   memory     the old address space goes, the new one comes. Everything below needs addresses of the new one.
+//   late       what names memory by its address, and needs it to be there: buffers of an io_uring.
 //   mm         the kernel checks these addresses against the new mappings.
 //   threads    each with its own ids; from here on they work in parallel.
 //   signals    actions before timers, so that nothing falls on a default action; all signals stay blocked to the end.
@@ -262,6 +263,34 @@ void restore_memory(const Context& context) {
   }
 }
 
+void copy_bytes(std::uint64_t to, const std::byte* from, std::uint64_t size) {
+  auto* at = reinterpret_cast<volatile std::byte*>(to);
+  for (std::uint64_t i = 0; i < size; ++i) {
+    at[i] = from[i];
+  }
+}
+
+void do_late_steps(const Context& context) {
+  const LateStep* steps = context.at(context.plan->late_steps);
+  for (std::uint32_t i = 0; i < context.plan->late_step_count; ++i) {
+    const LateStep& step = steps[i];
+    if (step.number == 0) {
+      copy_bytes(step.args[0], context.at(step.data), step.args[2]);
+      continue;
+    }
+    std::uint64_t args[6];
+    for (int n = 0; n < 6; ++n) {
+      args[n] = n == step.data_at ? reinterpret_cast<std::uint64_t>(context.at(step.data)) : step.args[n];
+    }
+    const long result = raw_syscall(static_cast<long>(step.number), static_cast<long>(args[0]),
+                                    static_cast<long>(args[1]), static_cast<long>(args[2]), static_cast<long>(args[3]),
+                                    static_cast<long>(args[4]), static_cast<long>(args[5]));
+    if (result != step.expected) {
+      fail(context, step.what, result < 0 ? -result : 0);
+    }
+  }
+}
+
 void restore_mm(const Context& context) {
   Plan* plan = context.plan;
   plan->mm.auxv = reinterpret_cast<std::uint64_t>(context.at(plan->auxv));
@@ -493,6 +522,28 @@ void restore_seccomp(const Context& context, const Thread& thread) {
   }
 }
 
+// After the descriptors that only the restore needed are closed: each takes the POSIX locks of its process on the file
+// along. A table that tasks share is closed as a whole by the first of them.
+void take_locks(const Context& context) {
+  const Plan* plan = context.plan;
+  const FileLock* locks = context.at(plan->locks);
+  for (std::uint32_t i = 0; i < plan->lock_count; ++i) {
+    const FileLock& lock = locks[i];
+    const auto fd = static_cast<std::uint64_t>(lock.fd);
+    if (lock.command == FileLock::whole) {
+      must(context, "take the lock on descriptor", fd, SYS_flock, lock.fd, lock.type);
+    } else if (lock.command == F_SETLEASE) {
+      must(context, "take the lease on descriptor", fd, SYS_fcntl, lock.fd, F_SETLEASE, lock.type);
+    } else {
+      struct flock range = {};
+      range.l_type = lock.type;
+      range.l_start = lock.start;
+      range.l_len = lock.length;
+      must(context, "take the lock on descriptor", fd, SYS_fcntl, lock.fd, lock.command, &range);
+    }
+  }
+}
+
 struct ThreadStart {
   Context context;
   const Thread* thread;
@@ -502,6 +553,8 @@ struct ThreadStart {
   Shared* shared = context.plan->shared;
   pass(shared, Stage::rebuilt);
   if (thread.tid == context.pid) {
+    must(context, "close internal descriptors", 0, SYS_close_range, context.plan->first_internal_fd, ~0U, 0);
+    take_locks(context);
     // What any thread's change of credentials undoes, or what could be in the way of the others until here.
     if (context.plan->mdwe != 0) {
       must(context, "deny memory that is writable and executable", 0, SYS_prctl, prctl_set_mdwe, context.plan->mdwe, 0,
@@ -515,9 +568,6 @@ struct ThreadStart {
     }
     restore_timers(context);
     queue_signals(context, context.plan->pending, context.plan->pending_count, 0);
-    if (context.plan->first_internal_fd >= 0) {
-      must(context, "close internal descriptors", 0, SYS_close_range, context.plan->first_internal_fd, ~0U, 0);
-    }
   }
   restore_seccomp(context, thread);
   restore_capabilities(context, thread.credentials);
@@ -613,6 +663,7 @@ extern "C" [[noreturn]] [[gnu::section(".text.start")]] void restorer_main(Plan*
   const Context context = {plan, static_cast<std::int32_t>(raw_syscall(SYS_getpid))};
   restore_memory(context);
   restore_mm(context);
+  do_late_steps(context);
   restore_actions(context);
   for (std::uint32_t i = 1; i < plan->thread_count; ++i) {
     start_thread(context, i);

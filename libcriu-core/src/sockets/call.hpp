@@ -45,6 +45,30 @@ void set(int fd, int level, int option, const Value& value, const std::string& w
               fmt::format("set option {} of level {} of", option, level).c_str(), what);
 }
 
+// Sets an option for as long as the scope lasts.
+class Borrowed {
+ public:
+  Borrowed(int fd, int level, int option, int value, const std::string& what)
+      : fd_(fd), level_(level), option_(option), before_(get(fd, level, option, what)) {
+    // The kernel moves the offset with each look, also one that was there before.
+    changed_ = before_ != value || (level == SOL_SOCKET && option == SO_PEEK_OFF);
+    if (changed_) {
+      set(fd, level, option, value, what);
+    }
+  }
+  ~Borrowed() {
+    if (changed_) {
+      ::setsockopt(fd_, level_, option_, &before_, sizeof before_);
+    }
+  }
+  Borrowed(const Borrowed&) = delete;
+  Borrowed& operator=(const Borrowed&) = delete;
+
+ private:
+  int fd_, level_, option_, before_;
+  bool changed_ = false;
+};
+
 inline base::Fd make_socket(const SocketType& type, const std::string& what) {
   return base::Fd(base::check(::socket(type.family, type.type | SOCK_CLOEXEC, type.protocol), "make", what));
 }

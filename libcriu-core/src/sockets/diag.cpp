@@ -10,6 +10,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
+#include <sstream>
+#include <string>
 
 #include "kernel/netlink.hpp"
 
@@ -21,6 +24,31 @@ template <typename Map>
 auto find_in(Map& map, std::uint32_t ino) {
   const auto found = map.find(ino);
   return found == map.end() ? nullptr : &found->second;
+}
+
+// What a table of sockets in /proc tells.
+std::unordered_map<std::uint32_t, InetInfo> listed_in(const char* path) {
+  std::unordered_map<std::uint32_t, InetInfo> found;
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  while (std::getline(file, line)) {
+    // Slot, both addresses with ports, state, queues, timer, retransmissions, user, timeout, inode.
+    std::istringstream words(line);
+    std::string skip, peer, state, queues;
+    std::uint32_t number = 0;
+    if (!(words >> skip >> skip >> peer >> state >> queues >> skip >> skip >> skip >> skip >> number)) {
+      continue;
+    }
+    InetInfo info;
+    info.state = static_cast<std::uint8_t>(std::stoul(state, nullptr, 16));
+    info.received = static_cast<std::uint32_t>(std::stoul(queues.substr(queues.find(':') + 1), nullptr, 16));
+    for (std::size_t i = 0; i < info.peer.size() && 8 * i + 8 <= peer.find(':'); ++i) {
+      info.peer[i] = static_cast<std::uint32_t>(std::stoul(peer.substr(8 * i, 8), nullptr, 16));
+    }
+    found.emplace(number, info);
+  }
+  return found;
 }
 
 // Shows each answer as the header that the family has, and the attributes behind it.
@@ -113,8 +141,20 @@ const InetInfo* Diagnostics::find_inet(int family, int protocol, std::uint32_t i
       info.shutdown = more.value<std::uint8_t>(INET_DIAG_SHUTDOWN).value_or(0);
       info.received = message.idiag_rqueue;
       info.backlog = message.idiag_wqueue;
+      std::copy(std::begin(message.id.idiag_dst), std::end(message.id.idiag_dst), info.peer.begin());
       known->second.emplace(message.idiag_inode, info);
     });
+    if (protocol == IPPROTO_RAW && known->second.empty()) {
+      known->second = listed_in(family == AF_INET ? "/proc/net/raw" : "/proc/net/raw6");  // there is no module for it
+    }
+  }
+  return find_in(known->second, ino);
+}
+
+const InetInfo* Diagnostics::find_ping(int family, std::uint32_t ino) {
+  const auto [known, fresh] = inet_.try_emplace({family, family == AF_INET ? int{IPPROTO_ICMP} : int{IPPROTO_ICMPV6}});
+  if (fresh) {
+    known->second = listed_in(family == AF_INET ? "/proc/net/icmp" : "/proc/net/icmp6");
   }
   return find_in(known->second, ino);
 }

@@ -5,6 +5,7 @@
 #include <linux/packet_diag.h>
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -49,6 +50,7 @@ struct InetInfo {
   std::uint8_t shutdown = 0;
   std::uint32_t received = 0;
   std::uint32_t backlog = 0;
+  std::array<std::uint32_t, 4> peer{};  // its address, in network order
 };
 
 struct NetlinkInfo {
@@ -73,6 +75,8 @@ class Diagnostics {
   // The listener in whose queue the client waits; 0: in none.
   std::uint32_t listener_of(std::uint32_t client);
   const InetInfo* find_inet(int family, int protocol, std::uint32_t ino);
+  // Datagram sockets of ICMP, which only /proc tells of.
+  const InetInfo* find_ping(int family, std::uint32_t ino);
   const NetlinkInfo* find_netlink(std::uint32_t ino);
   const PacketInfo* find_packet(std::uint32_t ino);
 

@@ -18,6 +18,8 @@
 #include "files/saver.hpp"
 #include "log.hpp"
 #include "restore_context.hpp"
+#include "sockets/datagrams.hpp"
+#include "sockets/family.hpp"
 #include "sockets/memberships.hpp"
 #include "sockets/tcp.hpp"
 
@@ -96,12 +98,33 @@ std::string text_of(const Name& given) {
 
 // ---- dump -----------------------------------------------------------------------------------------------------------
 
-void save_names(const Description& description, images::inet_sk_entry& entry) {
+// Where getpeername knows none: of a call that is not answered yet, and of a connection that is over and has unread
+// data.
+bool find_silent_peer(int fd, const InetInfo* info, const images::inet_sk_entry& entry, Name& peer) {
+  if (entry.type() != SOCK_STREAM) {
+    return false;
+  }
+  int unread = 0;
+  pollfd poll{fd, 0, 0};
+  const bool calls = info != nullptr && info->state == syn_sent;
+  const bool left = info == nullptr && ::ioctl(fd, FIONREAD, &unread) == 0 && unread > 0 && ::poll(&poll, 1, 0) == 1 &&
+                    (poll.revents & POLLERR) == 0;
+  peer.size = entry.family() == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+  return (calls || left) && ::getsockopt(fd, SOL_SOCKET, SO_PEERNAME, peer.get(), &peer.size) == 0;
+}
+
+void save_names(const Description& description, const InetInfo* info, images::inet_sk_entry& entry) {
   Name own, peer;
   check(::getsockname(description.own, own.get(), &own.size), "read the address of", description.what());
-  const bool connected = ::getpeername(description.own, peer.get(), &peer.size) == 0;
+  const bool connected = ::getpeername(description.own, peer.get(), &peer.size) == 0 ||
+                         find_silent_peer(description.own, info, entry, peer);
   if (!connected) {
     peer.storage.ss_family = own.storage.ss_family;
+    // A peer without a port (of raw and ICMP sockets) is told by the diagnostics only.
+    if (info != nullptr && info->state == established && entry.type() != SOCK_STREAM) {
+      std::memcpy(own.storage.ss_family == AF_INET ? static_cast<void*>(&peer.v4().sin_addr) : &peer.v6().sin6_addr,
+                  info->peer.data(), own.storage.ss_family == AF_INET ? sizeof(in_addr) : sizeof(in6_addr));
+    }
   }
   entry.set_src_port(own.port());
   entry.set_dst_port(connected ? peer.port() : 0);
@@ -199,22 +222,32 @@ void check_tcp(Saver& saver, const Description& description, const images::inet_
                             text_of(make_name(entry, entry.dst_addr(), entry.dst_port()))),
                 0, "--tcp-established saves it, --tcp-close restores it closed");
   }
-  if (description.pid == ::getpid() && !options.tcp_close) {
-    throw Error("not supported by this version", what + " is a TCP connection that no task has open, only a queue", 0);
-  }
 }
 
-// What waits in datagram sockets is lost, as when the network loses it.
-void check_datagrams(const Description& description, const SocketType& type, const InetInfo* info) {
+// What waits in raw and ICMP sockets is lost, as when the network loses it.
+void save_waiting(Saver& saver, const Description& description, const SocketType& type, const InetInfo* info,
+                  images::inet_sk_entry& entry) {
   if (type.type == SOCK_DGRAM && try_get(description.own, IPPROTO_UDP, base::kernel::udp_cork).value_or(0) != 0) {
     int unsent = 0;
     if (::ioctl(description.own, TIOCOUTQ, &unsent) == 0 && unsent > 0) {
       throw Error("cannot dump", description.what() + " has a datagram that is being put together (UDP_CORK)", 0);
     }
   }
-  if (info != nullptr && info->received > 0) {
-    LOG_WARN("{}: {} bytes of datagrams that wait to be received are not saved", description.what(), info->received);
+  if (info == nullptr || info->received == 0 || saver.dump().look_only) {
+    return;
   }
+  if (type.type == SOCK_DGRAM && (type.protocol == IPPROTO_UDP || type.protocol == IPPROTO_UDPLITE)) {
+    save_datagrams(description.own, entry, description.what());
+  } else {
+    LOG_WARN("{}: packets that wait to be received are not saved", description.what());
+  }
+}
+
+const InetInfo* find_info(Diagnostics& diagnostics, const SocketType& type, std::uint32_t ino) {
+  if (type.type == SOCK_DGRAM && (type.protocol == IPPROTO_ICMP || type.protocol == IPPROTO_ICMPV6)) {
+    return diagnostics.find_ping(type.family, ino);
+  }
+  return diagnostics.find_inet(type.family, type.type == SOCK_RAW ? IPPROTO_RAW : type.protocol, ino);
 }
 
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
@@ -231,24 +264,19 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
                 fmt::format("{} is a stream socket of protocol {}", what, type.protocol), 0);
   }
   auto& survey = saver.sockets();
-  const auto* info = survey.diagnostics.find_inet(type.family, type.type == SOCK_RAW ? IPPROTO_RAW : type.protocol,
-                                                  static_cast<std::uint32_t>(description.stat.st_ino));
-  socket.set_id(entry.id());
-  socket.set_ino(static_cast<std::uint32_t>(description.stat.st_ino));
+  const auto* info = find_info(survey.diagnostics, type, inode_of(description));
+  begin_entry(saver, description, entry.id(), type, socket);
   socket.set_family(static_cast<std::uint32_t>(type.family));
   socket.set_type(static_cast<std::uint32_t>(type.type));
   socket.set_proto(static_cast<std::uint32_t>(type.protocol));
-  save_names(description, socket);
+  save_names(description, info, socket);
   const State unseen = is_tcp(type) || socket.dst_port() == 0 ? closed : established;
   socket.set_state(info != nullptr ? info->state : static_cast<std::uint32_t>(unseen));
-  socket.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));
   socket.set_backlog(info != nullptr ? info->backlog : 0);
   if (info != nullptr && info->shutdown != 0) {
     socket.set_shutdown(static_cast<images::sk_shutdown>(info->shutdown));
   }
-  socket.set_ns_id(saver.dump().net_ns_id);
   save_ip_options(fd, type, socket);
-  survey.options.save(fd, type, *socket.mutable_opts(), what);
   socket.mutable_tcp_opts();
   if (is_tcp(type)) {
     save_tcp_options(fd, *socket.mutable_tcp_opts());
@@ -265,7 +293,7 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
       survey.connections->meet(description, socket);
     }
   } else {
-    check_datagrams(description, type, info);
+    save_waiting(saver, description, type, info, socket);
     survey.groups.save(fd, socket, what);
   }
 }
@@ -356,12 +384,15 @@ void bind_and_connect(const RestoreContext& context, int fd, const images::inet_
   if (entry.opts().so_reuseport()) {
     set(fd, SOL_SOCKET, SO_REUSEPORT, 1, what);
   }
-  if (named && ::bind(fd, own.get(), own.size) < 0) {
+  // What is left of a connection has no use for its port, which may be another's by now.
+  const bool over = is_tcp(type_of(entry)) && entry.state() == closed && entry.shutdown() == images::BOTH;
+  if (named && ::bind(fd, own.get(), own.size) < 0 && !(over && errno == EADDRINUSE)) {
     const char* hint = errno == EADDRINUSE      ? "another program has taken it"
                        : errno == EADDRNOTAVAIL ? "the address must be on this machine again first"
                                                 : "";
     throw Error("bind", what, errno, hint);
   }
+  restore_datagrams(fd, entry, shares_port(context, entry), what);
   if (type_of(entry).type != SOCK_STREAM && entry.state() == established) {
     const auto peer = make_name(entry, entry.dst_addr(), entry.dst_port());
     if (::connect(fd, peer.get(), peer.size) < 0) {
@@ -378,6 +409,9 @@ std::string what_is(const images::inet_sk_entry& entry) {
 std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file_entry* const> group) {
   const auto& entry = group.front()->isk();
   auto what = what_is(entry);
+  if (const auto carried = context.objects.carried.find(entry.id()); carried != context.objects.carried.end()) {
+    return files::one(base::Fd(check(::fcntl(carried->second.get(), F_DUPFD_CLOEXEC, 0), "duplicate", what)));
+  }
   check_entry(entry, what);
   const auto type = type_of(entry);
   what = fmt::format("socket {} ({})", entry.ino(), text_of(make_name(entry, entry.src_addr(), entry.src_port())));
@@ -388,8 +422,8 @@ std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file
   if (is_connection(entry)) {
     restore_connection(context, fd.get(), entry, what);
   } else {
-    options.restore_sizes(fd.get(), type, entry.opts(), what);
     bind_and_connect(context, fd.get(), entry, what);
+    options.restore_sizes(fd.get(), type, entry.opts(), what);
   }
   restore_memberships(fd.get(), entry, what);
   files::set_flags(fd.get(), entry.flags(), what);
@@ -425,14 +459,7 @@ void connect(RestoreContext& context, const TaskImage&, std::span<const Made> gr
 const files::Kind inet_kind = {
     .type = images::INETSK,
     .name = "internet socket",
-    .recognise =
-        [](const Description& d) {
-          if (!S_ISSOCK(d.stat.st_mode) || (d.info.flags & O_PATH) != 0) {
-            return false;
-          }
-          const auto family = try_get(d.own, SOL_SOCKET, SO_DOMAIN);
-          return family == AF_INET || family == AF_INET6;
-        },
+    .recognise = is_of<AF_INET, AF_INET6>,
     .save = save,
     .save_late = save_late,
     .owner = [](images::file_entry& entry) { return entry.mutable_isk()->mutable_fown(); },

@@ -265,6 +265,23 @@ std::string address_of(const std::string& name) {
   return {reinterpret_cast<const char*>(&address), offsetof(sockaddr_un, sun_path) + name.size()};
 }
 
+AnybodyMay::AnybodyMay(const Target& target, const std::string& what) {
+  if (!target.file) {
+    return;
+  }
+  struct stat stat {};
+  check(::fstat(target.file.get(), &stat), "look at the file of", what);
+  path_ = fmt::format("/proc/self/fd/{}", target.file.get());
+  mode_ = stat.st_mode & 07777;
+  check(::chmod(path_.c_str(), 0777), "set the mode of", what);
+}
+
+AnybodyMay::~AnybodyMay() {
+  if (!path_.empty()) {
+    ::chmod(path_.c_str(), mode_);
+  }
+}
+
 Target target_of(int fd, const images::unix_sk_entry& entry, const std::string& what) {
   if (!is_path(entry.name())) {
     return {address_of(entry.name()), {}};

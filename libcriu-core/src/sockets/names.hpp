@@ -52,7 +52,21 @@ struct Target {
   base::Fd file;        // the address leads through it
 };
 Target target_of(int fd, const images::unix_sk_entry&, const std::string& what);
-// The same of a socket outside the tree, by its name.
+
+// Whoever connects to a socket needs the right to write to its file: everybody has, for as long as the scope lasts.
+class AnybodyMay {
+ public:
+  AnybodyMay(const Target&, const std::string& what);
+  ~AnybodyMay();
+  AnybodyMay(const AnybodyMay&) = delete;
+  AnybodyMay& operator=(const AnybodyMay&) = delete;
+
+ private:
+  std::string path_;
+  unsigned mode_ = 0;
+};
+
+// How to reach a socket outside the tree, by its name.
 std::string address_of(const std::string& name);
 
 }  // namespace sockets

@@ -10,6 +10,7 @@
 #include "files/saver.hpp"
 #include "log.hpp"
 #include "restore_context.hpp"
+#include "sockets/family.hpp"
 
 namespace criu::sockets {
 
@@ -27,7 +28,7 @@ SocketType type_of(const images::netlink_sk_entry& entry) {
 
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
   const auto what = description.what();
-  const auto* info = saver.sockets().diagnostics.find_netlink(static_cast<std::uint32_t>(description.stat.st_ino));
+  const auto* info = saver.sockets().diagnostics.find_netlink(inode_of(description));
   if (info == nullptr) {
     throw Error("cannot dump", what + " is a netlink socket that the kernel's diagnostics do not show", 0,
                 "it belongs to another network namespace, or CONFIG_NETLINK_DIAG is missing");
@@ -37,15 +38,12 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
     throw Error("cannot dump", what + " is a netlink socket with unread answers", 0, "try again a moment later");
   }
   auto& socket = *entry.mutable_nlsk();
-  socket.set_id(entry.id());
-  socket.set_ino(static_cast<std::uint32_t>(description.stat.st_ino));
   socket.set_protocol(static_cast<std::uint32_t>(get(description.own, SOL_SOCKET, SO_PROTOCOL, what)));
+  begin_entry(saver, description, entry.id(), type_of(socket), socket);
   socket.set_state(info->state);
-  socket.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));
   socket.set_portid(info->portid);
   socket.set_dst_portid(info->dst_portid);
   socket.set_dst_group(info->dst_group);
-  socket.set_ns_id(saver.dump().net_ns_id);
   // Those that the format knows are one word; the rest only where they are.
   auto groups = info->groups;
   while (!groups.empty() && groups.back() == 0) {
@@ -54,7 +52,6 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
   for (std::size_t i = 0; i < groups.size(); ++i) {
     i == 0 ? socket.add_groups(groups[i]) : socket.add_more_groups(groups[i]);
   }
-  saver.sockets().options.save(description.own, type_of(socket), *socket.mutable_opts(), what);
 }
 
 void join(int fd, std::uint32_t mask, int first, const std::string& what) {
@@ -106,11 +103,7 @@ std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file
 const files::Kind netlink_kind = {
     .type = images::NETLINKSK,
     .name = "netlink socket",
-    .recognise =
-        [](const Description& d) {
-          return S_ISSOCK(d.stat.st_mode) && (d.info.flags & O_PATH) == 0 &&
-                 try_get(d.own, SOL_SOCKET, SO_DOMAIN) == AF_NETLINK;
-        },
+    .recognise = is_of<AF_NETLINK>,
     .save = save,
     .owner = [](images::file_entry& entry) { return entry.mutable_nlsk()->mutable_fown(); },
     .make = make,

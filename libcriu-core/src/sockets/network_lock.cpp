@@ -2,33 +2,24 @@
 #include "sockets/network_lock.hpp"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
+#include <cstdio>
 #include <sstream>
 
 #include "base/error.hpp"
-#include "base/fd.hpp"
 #include "kernel/procfs.hpp"
 #include "log.hpp"
+#include "sockets/iptables.hpp"
 #include "sockets/nft.hpp"
-
-extern char** environ;
 
 namespace criu::sockets {
 
-using base::check;
 using base::Error;
 
 namespace {
-
-constexpr unsigned criu_mark = 0xC114;  // of packets that a restore makes itself
 
 std::string text_of(const Connection& connection, const std::array<std::uint8_t, 16>& address) {
   char text[INET6_ADDRSTRLEN]{};
@@ -50,7 +41,7 @@ std::string table_commands(const std::string& name, const std::string& about,
   }
   for (const char* hook : {"output", "input"}) {
     out += fmt::format("add chain inet {0} {1} {{ type filter hook {1} priority 0; }}\n", name, hook);
-    out += fmt::format("add rule inet {} {} meta mark {:#x} accept\n", name, hook, criu_mark);
+    out += fmt::format("add rule inet {} {} meta mark {:#x} accept\n", name, hook, own_mark);
     out += fmt::format("add rule inet {} {} ip saddr . tcp sport . ip daddr . tcp dport @conns4 drop\n", name, hook);
     out += fmt::format("add rule inet {} {} ip6 saddr . tcp sport . ip6 daddr . tcp dport @conns6 drop\n", name, hook);
   }
@@ -74,86 +65,6 @@ std::string table_commands(const std::string& name, const std::string& about,
   return out;
 }
 
-// ---- iptables -------------------------------------------------------------------------------------------------------
-
-// Runs a program with this text as its input. 127: it is not there.
-int run_with_input(const std::vector<std::string>& arguments, const std::string& input) {
-  int ends[2];
-  check(::pipe2(ends, O_CLOEXEC), "make a pipe for", arguments.front());
-  base::Fd reader(ends[0]), writer(ends[1]);
-  posix_spawn_file_actions_t actions;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawn_file_actions_adddup2(&actions, reader.get(), STDIN_FILENO);
-  for (const int fd : {STDOUT_FILENO, STDERR_FILENO}) {
-    ::posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_WRONLY, 0);
-  }
-  std::vector<char*> argv;
-  for (const auto& argument : arguments) {
-    argv.push_back(const_cast<char*>(argument.c_str()));
-  }
-  argv.push_back(nullptr);
-  pid_t pid = 0;
-  const int error = ::posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
-  ::posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) {
-    return 127;
-  }
-  reader.reset();
-  sigset_t pipe, before;
-  ::sigemptyset(&pipe);
-  ::sigaddset(&pipe, SIGPIPE);
-  ::pthread_sigmask(SIG_BLOCK, &pipe, &before);
-  for (std::size_t done = 0; done < input.size();) {
-    const auto part = ::write(writer.get(), input.data() + done, input.size() - done);
-    if (part <= 0) {
-      break;  // it ended early; its status says more
-    }
-    done += static_cast<std::size_t>(part);
-  }
-  writer.reset();
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
-  constexpr timespec now{0, 0};
-  while (::sigtimedwait(&pipe, nullptr, &now) > 0) {
-  }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
-}
-
-std::string iptables_rules(const std::vector<Connection>& connections, bool v6, char action) {
-  std::vector<std::string> rules;
-  for (const auto& one : connections) {
-    if (one.v6 == v6) {
-      const auto local = text_of(one, one.local), peer = text_of(one, one.peer);
-      const auto rule = [&](const char* chain, const std::string& from, int sport, const std::string& to, int dport) {
-        rules.push_back(fmt::format("-{} {} -p tcp -s {} --sport {} -d {} --dport {} -m mark ! --mark {:#x} -j DROP\n",
-                                    action, chain, from, sport, to, dport, criu_mark));
-      };
-      rule("INPUT", peer, one.peer_port, local, one.local_port);
-      rule("OUTPUT", local, one.local_port, peer, one.peer_port);
-    }
-  }
-  return rules.empty() ? std::string() : fmt::format("*filter\n{}COMMIT\n", fmt::join(rules, ""));
-}
-
-// Both families; one that has no connections is not touched. The status of the first that failed.
-int run_iptables(const std::vector<Connection>& connections, char action) {
-  for (const bool v6 : {false, true}) {
-    if (const auto rules = iptables_rules(connections, v6, action); !rules.empty()) {
-      if (const int status = run_with_input({v6 ? "ip6tables-restore" : "iptables-restore", "-w", "--noflush"}, rules);
-          status != 0) {
-        return status;
-      }
-    }
-  }
-  return 0;
-}
-
-bool iptables_works() { return run_with_input({"iptables-restore", "-w", "--noflush"}, "*filter\nCOMMIT\n") == 0; }
-
-constexpr const char* no_iptables = "is iptables-restore installed? --network-lock nftables or skip does without it";
-
 }  // namespace
 
 NetworkLockMethod choose_lock(NetworkLockMethod wanted) {
@@ -164,7 +75,7 @@ NetworkLockMethod choose_lock(NetworkLockMethod wanted) {
     Nft().run("list tables inet", "ask nftables");
     return NetworkLockMethod::nftables;
   } catch (const Error& error) {
-    if (iptables_works()) {
+    if (iptables::works()) {
       LOG_INFO("{}", error.what());
       return NetworkLockMethod::iptables;
     }
@@ -183,21 +94,24 @@ std::string lock_name(const std::string& run_id, pid_t root) {
 struct NetworkLock::Impl {
   NetworkLockMethod method;
   std::vector<Connection> connections;
-  std::unique_ptr<Nft> nft;  // whose socket owns the table: it goes with this process, however that ends
-  std::string table;
+  std::string name;
+  std::unique_ptr<Nft> nft{};  // whose socket owns the table: it goes with this process, however that ends
+  unsigned tables = 0;         // that came with our rules of iptables
   bool left = false;
 };
 
 NetworkLock::NetworkLock(NetworkLockMethod method, std::vector<Connection> connections)
-    : impl_(new Impl{method, std::move(connections), {}, {}, false}) {
+    : impl_(new Impl{method, std::move(connections), fmt::format("CRIU-for-{}", ::getpid())}) {
   if (method == NetworkLockMethod::nftables) {
     impl_->nft = std::make_unique<Nft>();
-    impl_->table = fmt::format("CRIU-for-{}", ::getpid());
-    impl_->nft->run(table_commands(impl_->table, "flags owner", impl_->connections), "lock the network");
+    impl_->nft->run(table_commands(impl_->name, "flags owner", impl_->connections), "lock the network");
   } else if (method == NetworkLockMethod::iptables) {
-    if (run_iptables(impl_->connections, 'I') != 0) {
-      run_iptables(impl_->connections, 'D');
-      throw Error("lock the network", "iptables", 0, no_iptables);
+    impl_->tables = iptables::missing_tables();
+    try {
+      iptables::lock(impl_->name, impl_->connections);
+    } catch (const Error&) {
+      iptables::remove_tables(impl_->tables);
+      throw;
     }
   }
 }
@@ -205,39 +119,46 @@ NetworkLock::NetworkLock(NetworkLockMethod method, std::vector<Connection> conne
 NetworkLock::~NetworkLock() {
   if (impl_->method == NetworkLockMethod::nftables) {
     try {
-      impl_->nft->run("delete table inet " + impl_->table, "unlock the network");
+      impl_->nft->run("delete table inet " + impl_->name, "unlock the network");
     } catch (const Error& error) {
       LOG_WARN("{}", error.what());  // it goes with this process
     }
-  } else if (impl_->method == NetworkLockMethod::iptables && !impl_->left &&
-             run_iptables(impl_->connections, 'D') != 0) {
-    LOG_ERROR("the network lock cannot be removed: iptables failed");
+  } else if (impl_->method == NetworkLockMethod::iptables) {
+    iptables::unlock(impl_->name, impl_->connections);
+    if (!impl_->left) {
+      iptables::remove_tables(impl_->tables);
+    }
   }
 }
+
+unsigned NetworkLock::tables() const { return impl_->tables; }
 
 void NetworkLock::leave(const std::string& name, const std::string& owner) {
   if (impl_->method == NetworkLockMethod::nftables) {
     Nft().run(table_commands(name, fmt::format("comment \"{}\"", owner), impl_->connections), "lock the network");
+  } else if (impl_->method == NetworkLockMethod::iptables) {
+    iptables::add_rules(impl_->connections);
   }
   impl_->left = true;
 }
 
-bool lock_exists(NetworkLockMethod method, const std::string& name) {
-  if (method != NetworkLockMethod::nftables) {
-    return method == NetworkLockMethod::iptables;
+void NetworkLock::is_left() { impl_->left = true; }
+
+bool lock_exists(NetworkLockMethod method, const std::string& name, const std::vector<Connection>& connections) {
+  if (method == NetworkLockMethod::iptables) {
+    return iptables::has_rules(connections.front());
   }
   const auto tables = Nft().run("list tables inet", "look for the network lock");
   return tables.find("table inet " + name + "\n") != std::string::npos;
 }
 
-void remove_lock(NetworkLockMethod method, const std::string& name, const std::vector<Connection>& connections) {
+void remove_lock(NetworkLockMethod method, const std::string& name, const std::vector<Connection>& connections,
+                 unsigned tables) {
   if (method == NetworkLockMethod::nftables) {
     Nft().run("delete table inet " + name, "unlock the network");
-  } else if (method == NetworkLockMethod::iptables && run_iptables(connections, 'D') != 0) {
-    // One of them is missing: those that are there have to go all the same.
-    for (const auto& connection : connections) {
-      run_iptables({connection}, 'D');
-    }
+  } else if (method == NetworkLockMethod::iptables) {
+    iptables::remove_rules(connections);
+    iptables::remove_tables(tables);
   }
 }
 
@@ -269,6 +190,9 @@ bool is_stale(const std::string& table, pid_t own) {
 }  // namespace
 
 void remove_stale_locks(NetworkLockMethod method, pid_t own) {
+  if (method == NetworkLockMethod::iptables) {
+    iptables::remove_stale();
+  }
   if (method != NetworkLockMethod::nftables) {
     return;
   }

@@ -13,6 +13,8 @@
 
 namespace criu::sockets {
 
+constexpr unsigned own_mark = 0xC114;  // of packets that a restore makes itself: no lock stops them
+
 // The ends of a connection; addresses in network order, IPv4 ones (mapped ones too) in the first 4 bytes.
 struct Connection {
   bool v6 = false;
@@ -36,18 +38,23 @@ class NetworkLock {
   NetworkLock(const NetworkLock&) = delete;
   NetworkLock& operator=(const NetworkLock&) = delete;
 
-  // From now on it outlives this process, under that name; `owner` says what it belongs to.
+  // From now on there is one that outlives this process, under that name; `owner` says what it belongs to.
   void leave(const std::string& name, const std::string& owner);
+  // Another process has done so.
+  void is_left();
+  // The tables that iptables made for it, to be given to remove_lock.
+  unsigned tables() const;
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
-// Whether a dump left a lock of that name here.
-bool lock_exists(NetworkLockMethod method, const std::string& name);
-// Removes what a dump left; connections for methods that name each.
-void remove_lock(NetworkLockMethod method, const std::string& name, const std::vector<Connection>& connections);
+// Whether a dump left a lock of that name (or, for methods that name each, of these connections) here.
+bool lock_exists(NetworkLockMethod method, const std::string& name, const std::vector<Connection>& connections);
+// Removes what a dump left.
+void remove_lock(NetworkLockMethod method, const std::string& name, const std::vector<Connection>& connections,
+                 unsigned tables);
 
 // What a lock belongs to: "tree PID START". Locks of trees that live and run are left over from dumps that were killed.
 std::string lock_owner(pid_t root);

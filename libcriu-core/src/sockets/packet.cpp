@@ -3,13 +3,16 @@
 
 #include <fmt/format.h>
 #include <linux/if_packet.h>
+#include <poll.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "base/kernel.hpp"
 #include "files/common.hpp"
-#include "files/saver.hpp"
+#include "log.hpp"
 #include "restore_context.hpp"
+#include "sockets/family.hpp"
 
 namespace criu::sockets {
 
@@ -35,18 +38,35 @@ void save_ring(const packet_diag_ring& ring, images::packet_ring& entry) {
   entry.set_features(ring.pdr_features);
 }
 
+void check_extras(Saver& saver, const Description& description, const PacketInfo& info) {
+  if (const auto way = info.fanout.value_or(0) >> 16 & 0xff;
+      info.fanout && (way == PACKET_FANOUT_CBPF || way == PACKET_FANOUT_EBPF)) {
+    throw Error(
+        "cannot dump",
+        description.what() + " shares packets with others by a BPF program, which the kernel does not give back", 0);
+  }
+  constexpr int usual_header = 10;
+  if (try_get(description.own, SOL_PACKET, base::kernel::packet_vnet_hdr_sz).value_or(0) > usual_header) {
+    throw Error("cannot dump", description.what() + " has headers of an unusual size (PACKET_VNET_HDR_SZ)", 0);
+  }
+  pollfd poll{description.own, POLLIN, 0};
+  if (!saver.dump().look_only && ::poll(&poll, 1, 0) > 0 && (poll.revents & POLLIN) != 0) {
+    LOG_WARN("{}: packets that wait to be received are not saved", description.what());
+  }
+}
+
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
   const auto what = description.what();
-  const auto* info = saver.sockets().diagnostics.find_packet(static_cast<std::uint32_t>(description.stat.st_ino));
+  const auto* info = saver.sockets().diagnostics.find_packet(inode_of(description));
   if (info == nullptr) {
     throw Error("cannot dump", what + " is a packet socket that the kernel's diagnostics do not show", 0,
                 "it belongs to another network namespace, or CONFIG_PACKET_DIAG is missing");
   }
+  check_extras(saver, description, *info);
   auto& socket = *entry.mutable_psk();
-  socket.set_id(entry.id());
   socket.set_type(static_cast<std::uint32_t>(get(description.own, SOL_SOCKET, SO_TYPE, what)));
   socket.set_protocol(info->protocol);
-  socket.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));
+  begin_entry(saver, description, entry.id(), type_of(socket), socket);
   socket.set_ifindex(info->info.pdi_index);
   socket.set_version(info->info.pdi_version);
   socket.set_reserve(info->info.pdi_reserve);
@@ -65,7 +85,8 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
     member.set_addr(addressed ? std::string(reinterpret_cast<const char*>(one.pdmc_addr), length) : std::string());
   }
   if (info->fanout) {
-    socket.set_fanout(*info->fanout);
+    // The diagnostics leave the flags out.
+    socket.set_fanout(try_get<std::uint32_t>(description.own, SOL_PACKET, PACKET_FANOUT).value_or(*info->fanout));
   }
   if (info->rx_ring) {
     save_ring(*info->rx_ring, *socket.mutable_rx_ring());
@@ -73,8 +94,6 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
   if (info->tx_ring) {
     save_ring(*info->tx_ring, *socket.mutable_tx_ring());
   }
-  socket.set_ns_id(saver.dump().net_ns_id);
-  saver.sockets().options.save(description.own, type_of(socket), *socket.mutable_opts(), what);
 }
 
 void restore_ring(int fd, int option, int version, const images::packet_ring& ring, const std::string& what) {
@@ -157,11 +176,7 @@ std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file
 const files::Kind packet_kind = {
     .type = images::PACKETSK,
     .name = "packet socket",
-    .recognise =
-        [](const Description& d) {
-          return S_ISSOCK(d.stat.st_mode) && (d.info.flags & O_PATH) == 0 &&
-                 try_get(d.own, SOL_SOCKET, SO_DOMAIN) == AF_PACKET;
-        },
+    .recognise = is_of<AF_PACKET>,
     .save = save,
     .owner = [](images::file_entry& entry) { return entry.mutable_psk()->mutable_fown(); },
     .make = make,

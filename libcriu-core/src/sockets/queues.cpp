@@ -25,29 +25,6 @@ namespace {
 constexpr std::size_t most_rights = 253;  // SCM_MAX_FD
 constexpr std::uint32_t rights_type = 1;  // SCM_RIGHTS, as images have it
 
-// Sets an option for as long as the scope lasts.
-class Borrowed {
- public:
-  Borrowed(int fd, int option, int value, const std::string& what)
-      : fd_(fd), option_(option), before_(get(fd, SOL_SOCKET, option, what)) {
-    if (before_ != value || option == SO_PEEK_OFF) {
-      set(fd, SOL_SOCKET, option, value, what);
-    }
-    changed_ = before_ != value || option == SO_PEEK_OFF;
-  }
-  ~Borrowed() {
-    if (changed_) {
-      ::setsockopt(fd_, SOL_SOCKET, option_, &before_, sizeof before_);
-    }
-  }
-  Borrowed(const Borrowed&) = delete;
-  Borrowed& operator=(const Borrowed&) = delete;
-
- private:
-  int fd_, option_, before_;
-  bool changed_ = false;
-};
-
 // One packet as it is looked at. What a stream had before descriptors comes with them: the kernel shows no bound there.
 struct Received {
   std::string bytes;
@@ -199,9 +176,9 @@ std::vector<const Packet*> Queues::of(const images::file_entry& socket) const {
 void save_queue(files::Saver& saver, const files::Description& description, std::uint32_t id, int type) {
   const auto what = description.what();
   const int fd = description.own;
-  const Borrowed offset(fd, SO_PEEK_OFF, 0, what);
+  const Borrowed offset(fd, SOL_SOCKET, SO_PEEK_OFF, 0, what);
   // With it each packet tells whose it is, and an empty one differs from the end.
-  const Borrowed credentials(fd, SO_PASSCRED, 1, what);
+  const Borrowed credentials(fd, SOL_SOCKET, SO_PASSCRED, 1, what);
   Peeker peeker(fd, type == SOCK_STREAM, what);
   while (auto received = peeker.next()) {
     images::sk_packet_entry entry;

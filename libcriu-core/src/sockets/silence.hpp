@@ -28,7 +28,10 @@ class Silence {
   void end();
 
  private:
-  void resume(pid_t pid, int fd, const images::inet_sk_entry&);
+  void lock(const std::vector<Connection>& ends);
+  void make_carried();
+  void resume_in(pid_t pid, int fd, const images::inet_sk_entry&);
+  void resume(int fd, const images::inet_sk_entry&, const std::string& what);
 
   RestoreContext& context_;
   NetworkLockMethod method_;

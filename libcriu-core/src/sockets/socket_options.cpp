@@ -2,6 +2,7 @@
 #include "sockets/socket_options.hpp"
 
 #include <linux/filter.h>
+#include <linux/if_packet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/time.h>
@@ -121,6 +122,9 @@ constexpr Other others[] = {
     {IPPROTO_UDP, k::udp_no_check6_rx, udp},
     {k::sol_udplite, k::udplite_send_cscov, udp},
     {k::sol_udplite, k::udplite_recv_cscov, udp},
+    {SOL_PACKET, PACKET_TX_HAS_OFF, packet},
+    {SOL_PACKET, PACKET_QDISC_BYPASS, packet},
+    {SOL_PACKET, PACKET_IGNORE_OUTGOING, packet},
     {SOL_NETLINK, k::netlink_pktinfo, netlink},
     {SOL_NETLINK, k::netlink_broadcast_error, netlink},
     {SOL_NETLINK, k::netlink_no_enobufs, netlink},

@@ -8,6 +8,7 @@
 
 #include "options.hpp"
 #include "sockets/diag.hpp"
+#include "sockets/farewell.hpp"
 #include "sockets/memberships.hpp"
 #include "sockets/socket_options.hpp"
 
@@ -33,7 +34,9 @@ struct Survey {
   std::unique_ptr<Connections> connections;        // established TCP; none: nullptr
 
   NetworkLockMethod lock_method(const DumpContext&) const;
-  void leave_silent(const DumpContext&);
+  unsigned lock_tables() const;
+  // nullptr: there are no connections.
+  std::unique_ptr<Farewell> farewell(const DumpContext&);
 };
 
 }  // namespace sockets

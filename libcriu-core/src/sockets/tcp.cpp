@@ -60,19 +60,11 @@ void Connections::save(DumpContext& context, const files::Description& descripti
   image.finish();
 }
 
-void Connections::leave_silent(const DumpContext& context) {
-  if (lock_ != nullptr) {
-    lock_->leave(lock_name(context.run_id, context.options.tree), lock_owner(context.options.tree));
-  }
-  if (context.options.final_state != FinalState::killed) {
-    return;
-  }
-  for (const auto& met : met_) {
-    const auto fd = fetch(met.pid, met.fd, met.what);
-    Soccr socket(fd.get(), met.what);
-    socket.hold();
-    socket.detach();
-  }
+std::unique_ptr<Farewell> Connections::farewell(const DumpContext& context) {
+  const auto root = context.options.tree;
+  const std::vector<Met> nobody;  // a tree that is only stopped keeps its sockets
+  return std::make_unique<Farewell>(root, context.options.final_state == FinalState::killed ? met_ : nobody,
+                                    lock_.get(), lock_name(context.run_id, root), lock_owner(root));
 }
 
 Survey::Survey() = default;
@@ -84,10 +76,10 @@ NetworkLockMethod Survey::lock_method(const DumpContext&) const {
   return method == NetworkLockMethod::any ? NetworkLockMethod::iptables : method;
 }
 
-void Survey::leave_silent(const DumpContext& context) {
-  if (connections != nullptr) {
-    connections->leave_silent(context);
-  }
+unsigned Survey::lock_tables() const { return connections != nullptr ? connections->lock_tables() : 0; }
+
+std::unique_ptr<Farewell> Survey::farewell(const DumpContext& context) {
+  return connections != nullptr ? connections->farewell(context) : nullptr;
 }
 
 void restore_connection(RestoreContext& context, int fd, const images::inet_sk_entry& entry, const std::string& what) {

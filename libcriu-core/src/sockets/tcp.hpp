@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "options.hpp"
+#include "sockets/farewell.hpp"
 #include "sockets/tcp_saved.hpp"
 
 namespace criu {
@@ -33,15 +34,12 @@ class Connections {
   void save(DumpContext&, const files::Description&, images::inet_sk_entry&);
 
   NetworkLockMethod method() const { return method_; }
-  // They stand still for good, and the lock stays for the restore.
-  void leave_silent(const DumpContext&);
+  // The tables that iptables made for the lock.
+  unsigned lock_tables() const { return lock_ != nullptr ? lock_->tables() : 0; }
+  // How they are to fall silent with the tree, of which the lock for the restore is a part.
+  std::unique_ptr<Farewell> farewell(const DumpContext&);
 
  private:
-  struct Met {
-    pid_t pid;
-    int fd;
-    std::string what;
-  };
   void lock(const DumpContext&);
 
   std::vector<Met> met_;

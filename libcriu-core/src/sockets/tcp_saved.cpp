@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "base/error.hpp"
+#include "log.hpp"
 #include "restore_context.hpp"
 #include "sockets/diag.hpp"
 
@@ -138,6 +139,7 @@ SavedConnections::SavedConnections(const RestoreContext& context) {
     throw Error("cannot restore", "its TCP connections were not saved", 0,
                 "they come back closed: Need to set the --tcp-close options.");
   }
+  std::size_t notified = 0;
   for (const auto& [key, file] : context.checkpoint.files) {
     if (key.first != images::INETSK || !is_connection(file.isk()) || context.options.tcp_close) {
       continue;
@@ -146,8 +148,16 @@ SavedConnections::SavedConnections(const RestoreContext& context) {
       throw Error("cannot restore", fmt::format("there are TCP connections, of port {} for one", file.isk().src_port()),
                   0, "--tcp-established restores them, --tcp-close closes them");
     }
-    saved_.emplace(file.id(), read_connection(context.images, file.isk()));
+    auto saved = read_connection(context.images, file.isk());
+    notified += (soccr_saved_fields(saved.get())->options & SOCCR_OPT_ECN) != 0 ? 1 : 0;
+    saved_.emplace(file.id(), std::move(saved));
     ends_.push_back(ends_of(file.isk()));
+  }
+  if (notified > 0) {
+    LOG_WARN(
+        "{} TCP connections had agreed on explicit congestion notification, which the kernel cannot be told: they "
+        "go on without",
+        notified);
   }
 }
 

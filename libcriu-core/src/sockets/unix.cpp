@@ -9,12 +9,15 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <unordered_map>
 
 #include "files/common.hpp"
 #include "files/saver.hpp"
 #include "log.hpp"
 #include "restore_context.hpp"
+#include "sockets/family.hpp"
 #include "sockets/names.hpp"
+#include "sockets/peer.hpp"
 #include "sockets/queues.hpp"
 
 namespace criu::sockets {
@@ -26,10 +29,6 @@ using files::Made;
 using files::Saver;
 
 namespace {
-
-constexpr std::uint32_t extern_flag = 1;  // an entry that stands for a peer outside the tree
-
-bool is_external(const images::unix_sk_entry& entry) { return (entry.uflags() & extern_flag) != 0; }
 
 std::string name_for_people(const std::string& name) {
   if (name.empty()) {
@@ -49,7 +48,7 @@ bool something_waits(const Description& description, const UnixInfo& info) {
 }
 
 const UnixInfo& info_of(Saver& saver, const Description& description) {
-  const auto* info = saver.sockets().diagnostics.find_unix(static_cast<std::uint32_t>(description.stat.st_ino));
+  const auto* info = saver.sockets().diagnostics.find_unix(inode_of(description));
   if (info == nullptr) {
     throw Error("cannot dump", description.what() + " is a UNIX socket that the kernel's diagnostics do not show", 0,
                 "it belongs to another network namespace");
@@ -60,21 +59,18 @@ const UnixInfo& info_of(Saver& saver, const Description& description) {
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
   const auto& info = info_of(saver, description);
   auto& socket = *entry.mutable_usk();
-  socket.set_id(entry.id());
-  socket.set_ino(info.ino);
+  begin_entry(saver, description, entry.id(), {AF_UNIX, info.type, 0}, socket);
   socket.set_type(info.type);
   socket.set_state(info.state);
-  socket.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));
   socket.set_uflags(0);
   socket.set_backlog(info.backlog);
   socket.set_peer(info.peer);
-  socket.set_ns_id(saver.dump().net_ns_id);
   if (info.shutdown != 0) {
     socket.set_shutdown(static_cast<images::sk_shutdown>(info.shutdown));
   }
   save_name(description, info, socket);
+  save_peer(description.own, socket);
   saver.sockets().unix_met.insert(info.ino);
-  saver.sockets().options.save(description.own, {AF_UNIX, info.type, 0}, *socket.mutable_opts(), description.what());
   if (info.state != listening && !saver.dump().look_only && something_waits(description, info)) {
     save_queue(saver, description, entry.id(), info.type);
   }
@@ -208,18 +204,19 @@ class Web {
   }
 
   std::vector<base::Fd> make();
-  void connect();
+  void connect(const TaskImage& maker);
 
  private:
   struct Node {
     const images::unix_sk_entry* entry;
     int fd;
+    int given;  // the descriptor that the caller has for it, -1: none
   };
 
   void add(const images::unix_sk_entry& entry, int fd) {
     check_entry(entry);
     by_ino_[entry.ino()] = nodes_.size();
-    nodes_.push_back({&entry, fd});
+    nodes_.push_back({&entry, fd, context_.objects.inherited.find(fmt::format("socket:[{}]", entry.ino()))});
   }
   SocketType type(const Node& node) const { return {AF_UNIX, static_cast<int>(node.entry->type()), 0}; }
   const Node* peer_of(const Node& node) const {
@@ -239,7 +236,7 @@ class Web {
   // Made as a pair: what is connected both ways, or to something without a name, can have come about so only.
   bool paired(const Node& node) const {
     const auto* peer = peer_of(node);
-    if (peer == nullptr || peer == &node || peer->entry->state() == listening) {
+    if (peer == nullptr || peer == &node || node.given >= 0 || peer->given >= 0 || peer->entry->state() == listening) {
       return false;
     }
     return (mutual(node) && !(has_followers(node) || has_followers(*peer))) || peer->entry->name().empty();
@@ -251,19 +248,26 @@ class Web {
   }
 
   const Node* accepted_by(const Node&) const;
+  void pair_up(std::vector<base::Fd>& made, std::size_t one, std::size_t other);
+  void connect_pair(std::vector<base::Fd>& made, std::size_t client, std::size_t server);
   void accept_pair(std::vector<base::Fd>& made, std::size_t client, std::size_t server);
   void fill(const Node&);
   void send_from(const Node&, const Packet&);
-  void connect_one(const Node&);
-  void connect_all();
+  const TaskImage& holder_of(const Node&, const TaskImage& maker);
+  void connect_one(const Node&, const TaskImage& maker);
+  void connect_all(const TaskImage& maker);
   void complete(const Node&);
 
   RestoreContext& context_;
   std::vector<Node> nodes_;
   std::map<std::uint32_t, std::size_t> by_ino_;
+  std::set<std::size_t> named_;  // by having been accepted
+  std::unordered_map<std::uint32_t, const TaskImage*> holders_;
 };
 
-std::pair<base::Fd, base::Fd> make_pair_of(int type, const std::string& what) {
+// Both ends take who makes them for their peer.
+std::pair<base::Fd, base::Fd> make_pair_of(int type, const images::unix_sk_entry& entry, const std::string& what) {
+  const Guise guise(entry, what);
   int ends[2];
   check(::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends), "make", what);
   return {base::Fd(ends[0]), base::Fd(ends[1])};
@@ -288,6 +292,39 @@ const Web::Node* Web::accepted_by(const Node& node) const {
   return first == &node ? nullptr : first;
 }
 
+// Ends that take different ones for their peers were not made as a pair: whose name is the listener's was accepted.
+void Web::pair_up(std::vector<base::Fd>& made, std::size_t one, std::size_t other) {
+  const auto& a = *nodes_[one].entry;
+  const auto& b = *nodes_[other].entry;
+  if (!same_peer(a, b) && a.name().empty() != b.name().empty() && a.type() != SOCK_DGRAM) {
+    return a.name().empty() ? connect_pair(made, one, other) : connect_pair(made, other, one);
+  }
+  std::tie(made[one], made[other]) = make_pair_of(type(nodes_[one]).type, a, what_is(a));
+}
+
+// Through a passing listener.
+void Web::connect_pair(std::vector<base::Fd>& made, std::size_t client, std::size_t server) {
+  const auto& entry = *nodes_[server].entry;
+  const auto what = what_is(entry);
+  const auto listener = make_socket(type(nodes_[server]), what);
+  context_.objects.socket_names.bind(listener.get(), entry, what);
+  {
+    const Guise guise(*nodes_[client].entry, what);
+    check(::listen(listener.get(), 1), "listen with", what);
+  }
+  const auto target = target_of(listener.get(), entry, what);
+  made[client] = make_socket(type(nodes_[client]), what);
+  {
+    const AnybodyMay anybody(target, what);
+    const Guise guise(entry, what);
+    check(::connect(made[client].get(), reinterpret_cast<const sockaddr*>(target.address.data()),
+                    static_cast<socklen_t>(target.address.size())),
+          "connect", what);
+  }
+  made[server] = base::Fd(check(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC), "accept", what));
+  named_.insert(server);
+}
+
 // Connects and accepts: as the pair came about.
 void Web::accept_pair(std::vector<base::Fd>& made, std::size_t client, std::size_t server) {
   const auto& node = nodes_[server];
@@ -301,9 +338,12 @@ void Web::accept_pair(std::vector<base::Fd>& made, std::size_t client, std::size
   }
   made[client] = make_socket(type(node), what);
   context_.objects.socket_names.bind(made[client].get(), *nodes_[client].entry, what);
-  check(::connect(made[client].get(), reinterpret_cast<const sockaddr*>(address.data()),
-                  static_cast<socklen_t>(address.size())),
-        "connect", what);
+  {
+    const Guise guise(*node.entry, what);
+    check(::connect(made[client].get(), reinterpret_cast<const sockaddr*>(address.data()),
+                    static_cast<socklen_t>(address.size())),
+          "connect", what);
+  }
   made[server] = base::Fd(check(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC), "accept", what));
 }
 
@@ -316,7 +356,9 @@ std::vector<base::Fd> Web::make() {
     if (made[i]) {
       continue;
     }
-    if (paired(node)) {
+    if (node.given >= 0) {
+      made[i] = files::copy_inherited(node.given, what);
+    } else if (paired(node)) {
       const auto other = by_ino_.at(node.entry->peer());
       if (made[other] || nodes_[other].entry->type() != node.entry->type()) {
         throw Error("corrupt checkpoint", what + ": its peer is another one's too", 0);
@@ -326,10 +368,10 @@ std::vector<base::Fd> Web::make() {
         late.emplace_back(accepted ? other : i, accepted ? i : other);
         continue;
       }
-      std::tie(made[i], made[other]) = make_pair_of(type(node).type, what);
+      pair_up(made, i, other);
     } else if (lost_its_peer(node)) {
       auto& lost = context_.objects.lost_peers[node.entry->id()];
-      std::tie(made[i], lost) = make_pair_of(type(node).type, what);
+      std::tie(made[i], lost) = make_pair_of(type(node).type, *node.entry, what);
       lost = context_.internal(std::move(lost));
     }
   }
@@ -337,14 +379,18 @@ std::vector<base::Fd> Web::make() {
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
     const auto& node = nodes_[i];
     const auto what = what_is(*node.entry);
-    if (std::any_of(late.begin(), late.end(), [&](const auto& pair) { return pair.first == i || pair.second == i; })) {
+    if (node.given >= 0 ||
+        std::any_of(late.begin(), late.end(), [&](const auto& pair) { return pair.first == i || pair.second == i; })) {
       continue;
     }
     if (!made[i]) {
       made[i] = make_socket(type(node), what);
     }
-    context_.objects.socket_names.bind(made[i].get(), *node.entry, what);
+    if (!named_.contains(i)) {
+      context_.objects.socket_names.bind(made[i].get(), *node.entry, what);
+    }
     if (node.entry->state() == listening) {
+      const Guise guise(*node.entry, what);
       check(::listen(made[i].get(), static_cast<int>(node.entry->backlog())), "listen with", what);
     }
   }
@@ -355,7 +401,11 @@ std::vector<base::Fd> Web::make() {
   }
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
     const auto& entry = *nodes_[i].entry;
+    if (nodes_[i].given >= 0) {
+      continue;
+    }
     context_.objects.socket_options.restore_early(made[i].get(), type(nodes_[i]), entry.opts(), what_is(entry));
+    compare_peer(made[i].get(), entry, what_is(entry));
   }
   return made;
 }
@@ -418,7 +468,20 @@ void Web::fill(const Node& node) {
   }
 }
 
-void Web::connect_one(const Node& node) {
+// A task that has a socket open; whoever makes it, where only a queue has it.
+const TaskImage& Web::holder_of(const Node& node, const TaskImage& maker) {
+  if (holders_.empty()) {
+    for (const auto& task : context_.checkpoint.tasks) {
+      for (const auto& fd : task->fds) {
+        holders_.try_emplace(fd.id(), task.get());
+      }
+    }
+  }
+  const auto found = holders_.find(node.entry->id());
+  return found == holders_.end() ? maker : *found->second;
+}
+
+void Web::connect_one(const Node& node, const TaskImage& maker) {
   const auto what = what_is(*node.entry);
   std::string address;
   base::Fd file;
@@ -443,12 +506,23 @@ void Web::connect_one(const Node& node) {
     address = address_of(outside->name());
   }
   check(::fcntl(node.fd, F_SETFL, O_NONBLOCK), "prepare", what);
-  check(::connect(node.fd, reinterpret_cast<const sockaddr*>(address.data()), static_cast<socklen_t>(address.size())),
-        "connect", what);
+  const auto connect = [&] {
+    return ::connect(node.fd, reinterpret_cast<const sockaddr*>(address.data()),
+                     static_cast<socklen_t>(address.size()));
+  };
+  // Who waits to be accepted is told to whoever accepts it: it is taken for the task that has it open.
+  if (const auto* peer = peer_of(node); peer != nullptr && peer->entry->state() == listening) {
+    const auto& creds = holder_of(node, maker).core.thread_core().creds();
+    const Guise guise(creds.euid(), creds.egid(), what);
+    if (connect() == 0) {
+      return;
+    }
+  }
+  check(connect(), "connect", what);
 }
 
 // Each before the one it is connected to: whoever has a peer already takes no other but that one.
-void Web::connect_all() {
+void Web::connect_all(const TaskImage& maker) {
   std::vector<const Node*> left;
   for (const auto& node : nodes_) {
     if (node.entry->peer() != 0 && !paired(node)) {
@@ -467,7 +541,7 @@ void Web::connect_all() {
     if (ready == left.end()) {
       throw Error("corrupt checkpoint", what_is(*left.front()->entry) + ": its peers are a circle", 0);
     }
-    std::for_each(ready, left.end(), [&](const Node* node) { connect_one(*node); });
+    std::for_each(ready, left.end(), [&](const Node* node) { connect_one(*node, maker); });
     left.erase(ready, left.end());
   }
 }
@@ -496,14 +570,21 @@ void Web::complete(const Node& node) {
   check(::fcntl(node.fd, F_SETFL, static_cast<int>(entry.flags() & files::settable_flags)), "set flags of", what);
 }
 
-void Web::connect() {
+void Web::connect(const TaskImage& maker) {
+  // What the caller gives is used as it is, connected or not.
+  if (std::erase_if(nodes_, [](const Node& node) { return node.given >= 0; }) > 0) {
+    by_ino_.clear();
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      by_ino_[nodes_[i].entry->ino()] = i;
+    }
+  }
   for (const auto& node : nodes_) {
     fill(node);
   }
   for (const auto& node : nodes_) {
     context_.objects.lost_peers.erase(node.entry->id());
   }
-  connect_all();
+  connect_all(maker);
   for (const auto& node : nodes_) {
     complete(node);
   }
@@ -511,47 +592,10 @@ void Web::connect() {
 
 }  // namespace
 
-std::unordered_map<std::uint32_t, std::uint32_t> unix_groups(const Checkpoint& checkpoint) {
-  std::unordered_map<std::uint32_t, std::uint32_t> groups;
-  const auto top = [&](std::uint32_t ino) {
-    while (groups.at(ino) != ino) {
-      ino = groups[ino] = groups.at(groups.at(ino));
-    }
-    return ino;
-  };
-  const auto each = [&](auto visit) {
-    for (const auto& [key, file] : checkpoint.files) {
-      if (key.first == images::UNIXSK && !is_external(file.usk())) {
-        visit(file.usk());
-      }
-    }
-  };
-  each([&](const images::unix_sk_entry& socket) { groups[socket.ino()] = socket.ino(); });
-  std::map<std::string, std::uint32_t> abstract;
-  each([&](const images::unix_sk_entry& socket) {
-    if (groups.contains(socket.peer())) {
-      groups[top(socket.ino())] = top(socket.peer());
-    }
-    // Who was accepted has the name of the listener.
-    if (!socket.name().empty() && socket.name().front() == '\0') {
-      const auto same = abstract.emplace(socket.name(), socket.ino()).first->second;
-      groups[top(socket.ino())] = top(same);
-    }
-  });
-  for (auto& [ino, group] : groups) {
-    group = top(ino);
-  }
-  return groups;
-}
-
 const files::Kind unix_kind = {
     .type = images::UNIXSK,
     .name = "UNIX socket",
-    .recognise =
-        [](const Description& d) {
-          return S_ISSOCK(d.stat.st_mode) && (d.info.flags & O_PATH) == 0 &&
-                 try_get(d.own, SOL_SOCKET, SO_DOMAIN) == AF_UNIX;
-        },
+    .recognise = is_of<AF_UNIX>,
     .save = save,
     .save_late = save_late,
     .owner = [](images::file_entry& entry) { return entry.mutable_usk()->mutable_fown(); },
@@ -560,10 +604,17 @@ const files::Kind unix_kind = {
           const auto group = checkpoint.unix_groups.find(entry.usk().ino());
           return group == checkpoint.unix_groups.end() ? 0 : std::uint64_t{1} << 32 | group->second;
         },
+    .maker =
+        [](const Checkpoint& checkpoint, const images::file_entry& entry) {
+          const auto group = checkpoint.unix_groups.find(entry.usk().ino());
+          const auto maker = group == checkpoint.unix_groups.end() ? checkpoint.unix_makers.end()
+                                                                   : checkpoint.unix_makers.find(group->second);
+          return maker == checkpoint.unix_makers.end() ? pid_t{0} : maker->second;
+        },
     .make = [](RestoreContext& context,
                std::span<const images::file_entry* const> group) { return Web(context, group).make(); },
-    .connect = [](RestoreContext& context, const TaskImage&,
-                  std::span<const Made> group) { Web(context, group).connect(); },
+    .connect = [](RestoreContext& context, const TaskImage& maker,
+                  std::span<const Made> group) { Web(context, group).connect(maker); },
 };
 
 }  // namespace criu::sockets

@@ -185,6 +185,19 @@ void read_files(const image::Directory& dir, Checkpoint& checkpoint) {
   }
 }
 
+void read_terminals(const image::Directory& dir, Checkpoint& checkpoint) {
+  auto reader = dir.open(image::type::tty_info);
+  images::tty_info_entry entry;
+  while (reader && reader->next(entry)) {
+    if (entry.type() == images::PTY && !entry.has_pty()) {
+      corrupt(reader->name(), fmt::format("terminal {} is a pty without a number", entry.id()));
+    }
+    if (!checkpoint.terminals.emplace(entry.id(), entry).second) {
+      corrupt(reader->name(), fmt::format("terminal {} there twice", entry.id()));
+    }
+  }
+}
+
 }  // namespace
 
 TaskImage::TaskImage(google::protobuf::Arena& arena)
@@ -226,13 +239,13 @@ const images::file_entry& Checkpoint::file(int type, std::uint32_t id, const std
 }
 
 const images::file_entry& Checkpoint::file(std::uint32_t id, const std::string& referrer) const {
-  for (int type = images::fd_types_MIN; type < images::CTL_TTY; ++type) {
+  for (int type = images::fd_types_MIN; type <= images::PIDFD; ++type) {
     if (const auto* found = find_file(type, id)) {
       return *found;
     }
-    if (!images::fd_types_IsValid(type + 1)) {
-      break;
-    }
+  }
+  if (const auto* found = find_file(images::IO_URING, id)) {
+    return *found;
   }
   corrupt(referrer, fmt::format("refers to file {}, which files.img does not have", id));
 }
@@ -245,8 +258,10 @@ Checkpoint read_checkpoint(const image::Directory& dir) {
     read_descriptors(dir, *task);
   }
   read_files(dir, checkpoint);
+  read_terminals(dir, checkpoint);
   checkpoint.queues = sockets::Queues(dir);
   checkpoint.unix_groups = sockets::unix_groups(checkpoint);
+  checkpoint.unix_makers = sockets::unix_makers(checkpoint);
   if (auto reader = dir.open(image::type::seccomp)) {
     reader->only(checkpoint.seccomp);
   }
@@ -267,6 +282,7 @@ void adopt_session(Checkpoint& checkpoint, bool shell_job) {
   for (const auto& task : checkpoint.tasks) {
     present.insert(task->entry.pid());
   }
+  checkpoint.outer_session = session;
   const auto group = checkpoint.root().entry.pgid();
   for (auto& task : checkpoint.tasks) {
     if (task->entry.sid() == session) {

@@ -12,6 +12,7 @@
 #include <remap-file-path.pb.h>
 #include <seccomp.pb.h>
 #include <signal.h>
+#include <tty.pb.h>
 
 #include <map>
 #include <memory>
@@ -61,8 +62,11 @@ struct Checkpoint {
   std::vector<images::remap_file_path_entry> remaps;
   images::seccomp_entry seccomp;
   sockets::Queues queues;
+  std::map<std::uint32_t, images::tty_info_entry> terminals;  // by id
+  std::uint32_t outer_session = 0;                            // the one of a shell job, when it was dumped
   // The sockets of a network of UNIX peers are made together: by number, the one that stands for all.
   std::unordered_map<std::uint32_t, std::uint32_t> unix_groups;
+  std::unordered_map<std::uint32_t, pid_t> unix_makers;  // of these, the task that is to make it, where that matters
 
   Checkpoint();
   TaskImage& add_task();

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -56,6 +57,7 @@ class TaskSaver {
         locks != 0) {
       saved_.mm.mutable_extension()->set_lock_future(static_cast<std::uint32_t>(locks));
     }
+    check_aio_rings();
     copy_pages();
     context_.images.put(image::type::ids, task_.pid, ids_);
     save_files();
@@ -87,7 +89,7 @@ class TaskSaver {
     if (tree_.registers(index_, task_.pid).cs != cs_64) {
       throw is_32_bit(name());
     }
-    if (in_other_namespaces(ids_, all_.ids.own())) {
+    if (in_other_namespaces(ids_, all_.ids)) {
       context_.obstacles.push_back(other_namespaces(name()));
     }
     if (const auto what = all_.ids.in_common(task_.pid, task_.ppid); !what.empty()) {
@@ -103,6 +105,18 @@ class TaskSaver {
   void save_areas() {
     areas_ = saved_.areas.valid() ? saved_.areas.get() : procfs::parse_smaps(proc_.read("smaps"));
     memory::save_areas(context_, all_.files, proc_, areas_, saved_.mm);
+  }
+
+  // A child inherits the memory of a ring, but not what the kernel keeps of it: to the child it is nothing.
+  void check_aio_rings() {
+    for (const auto& ring : saved_.mm.aios()) {
+      if (tree_.syscall(index_, SYS_io_getevents, ring.id()) < 0) {
+        context_.obstacles.emplace_back("cannot dump", name(), 0,
+                                        fmt::format("at {:#x} it has the memory of a ring of asynchronous I/O of "
+                                                    "another task, which would become a ring of its own",
+                                                    ring.id()));
+      }
+    }
   }
 
   // The worker copies the pages while the rest is saved. Not sooner: a task that is asked from inside has to run, and
@@ -223,6 +237,9 @@ class TaskSaver {
     if (stat_.exit_signal != SIGCHLD && task_.ppid != 0) {
       tc.mutable_extension()->set_exit_signal(static_cast<std::uint32_t>(stat_.exit_signal));
     }
+    if (stat_.terminal == 0 && context_.controls.contains(stat_.session)) {
+      tc.mutable_extension()->set_no_terminal(true);
+    }
     // Bits 17 and 18 are AMX; the tile data is what has to be asked for.
     constexpr std::uint64_t on_request = std::uint64_t{1} << 18;
     if ((process_.xstate_permitted & on_request) != 0) {
@@ -308,6 +325,9 @@ void save_tree(DumpContext& context, const FrozenTree& tree) {
     }
     if (task.ppid == 0 && stat.session != task.pid && !context.options.shell_job) {
       context.obstacles.push_back(no_session_leader(name, stat.session));
+    }
+    if (stat.terminal != 0) {
+      context.note_control(task.pid, stat.session, stat.terminal, stat.foreground);
     }
     images::pstree_entry entry;
     entry.set_pid(static_cast<std::uint32_t>(task.pid));

@@ -20,7 +20,10 @@ struct Collected {
   files::Collector files;
   images::seccomp_entry seccomp;
 
-  explicit Collected(DumpContext& context) : files(context) { context.net_ns_id = ids.own().net_ns_id(); }
+  explicit Collected(DumpContext& context) : files(context) {
+    context.net_ns_id = ids.own().net_ns_id();
+    context.namespaces = &ids.namespaces();
+  }
 };
 
 // Everything but memory contents: what is in the way becomes an obstacle, so that all of it is found in one go.

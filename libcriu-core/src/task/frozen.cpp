@@ -130,6 +130,47 @@ int FrozenTree::query(std::size_t index, const std::vector<int>& timer_ids, std:
   });
 }
 
+std::vector<std::int16_t> FrozenTree::query_undo(std::size_t index, int set, std::uint32_t count,
+                                                 std::uint32_t at_once) {
+  return translated([&] {
+    auto task = impl_->tree.task(index);
+    auto intruder = task.load(parasite_blob, sizeof(parasite::UndoQuery));
+    auto& query = intruder.data_as<parasite::UndoQuery>();
+    std::vector<std::int16_t> adjustments;
+    while (adjustments.size() < count) {
+      query.set = set;
+      query.first = static_cast<std::uint32_t>(adjustments.size());
+      query.count = std::min(count - query.first, parasite::most_semaphores);
+      query.operations_at_once = std::min(at_once, parasite::most_operations);
+      if (intruder.call("query_undo") != 0) {
+        throw base::Error("ask", fmt::format("task {} about semaphore set {}", task.pid(), set), -query.error);
+      }
+      adjustments.insert(adjustments.end(), query.adjustments, query.adjustments + query.count);
+    }
+    intruder.unload();
+    return adjustments;
+  });
+}
+
+std::vector<parasite::RingQuery> FrozenTree::query_ring(std::size_t index, const std::vector<pid_t>& tids,
+                                                        const parasite::RingQuery& question) {
+  return translated([&] {
+    auto task = impl_->tree.task(index);
+    auto intruder = task.load(parasite_blob, tids.size() * sizeof question);
+    auto* queries = &intruder.data_as<parasite::RingQuery>();
+    std::fill(queries, queries + tids.size(), question);
+    intruder.call_in_threads(tids, "query_ring", 0, sizeof question);
+    std::vector<parasite::RingQuery> answers(queries, queries + tids.size());
+    intruder.unload();
+    return answers;
+  });
+}
+
+std::int64_t FrozenTree::syscall(std::size_t index, long number, std::uint64_t first, std::uint64_t second,
+                                 std::uint64_t third) {
+  return translated([&] { return impl_->tree.task(index).syscall(number, first, second, third, 0, 0); });
+}
+
 void FrozenTree::release(FinalState state) {
   translated([&] {
     impl_->tree.release(state == FinalState::killed    ? compel::Final::kill

@@ -49,6 +49,15 @@ class FrozenTree {
   // the flags of an mlockall for what it maps from now on; `locked` is its VmLck.
   int query(std::size_t task, const std::vector<int>& timer_ids, std::uint64_t locked, parasite::ProcessInfo& process,
             std::vector<parasite::Timer>& timers, std::vector<parasite::ThreadInfo>& threads);
+  // What the end of the task would add to each of `count` semaphores of a set; at most `at_once` operations a call.
+  // An errno of the task, EACCES for one, is an Error.
+  std::vector<std::int16_t> query_undo(std::size_t task, int set, std::uint32_t count, std::uint32_t at_once);
+  // What only the threads of a task can be asked about one of its io_urings; those in `tids`, in this order.
+  std::vector<parasite::RingQuery> query_ring(std::size_t task, const std::vector<pid_t>& tids,
+                                              const parasite::RingQuery& question);
+  // A system call in its first thread; what the kernel returned.
+  std::int64_t syscall(std::size_t task, long number, std::uint64_t first, std::uint64_t second = 0,
+                       std::uint64_t third = 0);
   // The end: the tasks are killed, stopped, or go on.
   void release(FinalState state);
 

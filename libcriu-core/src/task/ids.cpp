@@ -47,6 +47,9 @@ images::task_kobj_ids_entry Ids::of(pid_t pid, const procfs::Task& task) {
   ids.set_mnt_ns_id(namespace_id(task, "ns/mnt"));
   ids.set_user_ns_id(namespace_id(task, "ns/user"));
   ids.set_cgroup_ns_id(namespace_id(task, "ns/cgroup"));
+  if (own_.has_vm_id() && !root_.has_vm_id()) {
+    root_ = ids;
+  }
   return ids;
 }
 
@@ -89,10 +92,12 @@ bool is_known_policy(int policy) {
   return kind == SCHED_FIFO || kind == SCHED_RR || kind == SCHED_OTHER || kind == SCHED_BATCH || kind == SCHED_IDLE;
 }
 
-// A time namespace of its own is restored; the others are not dumped yet.
-bool in_other_namespaces(const images::task_kobj_ids_entry& task, const images::task_kobj_ids_entry& own) {
+// A time namespace of its own is restored, and an IPC namespace that all of the tree is in; the others are not dumped
+// yet.
+bool in_other_namespaces(const images::task_kobj_ids_entry& task, const Ids& known) {
+  const auto& own = known.own();
   return task.pid_ns_id() != own.pid_ns_id() || task.mnt_ns_id() != own.mnt_ns_id() ||
-         task.net_ns_id() != own.net_ns_id() || task.ipc_ns_id() != own.ipc_ns_id() ||
+         task.net_ns_id() != own.net_ns_id() || task.ipc_ns_id() != known.root().ipc_ns_id() ||
          task.uts_ns_id() != own.uts_ns_id() || task.user_ns_id() != own.user_ns_id();
 }
 

@@ -20,7 +20,10 @@ class Ids {
   // Numbers this process first: the format wants it as the reference that tells which namespaces are the tree's own.
   Ids();
   const images::task_kobj_ids_entry& own() const { return own_; }
+  const std::map<std::string, std::uint32_t>& namespaces() const { return namespaces_; }
   images::task_kobj_ids_entry of(pid_t pid, const procfs::Task& task);
+  // Of the first task that was asked for, the root of the tree.
+  const images::task_kobj_ids_entry& root() const { return root_; }
 
   // What a task that was numbered has in common with one numbered before it, and with which; nothing: an empty text.
   std::string in_common(pid_t pid, pid_t parent) const;
@@ -37,7 +40,7 @@ class Ids {
 
   Objects vm_, files_, fs_, sighand_;
   std::map<std::string, std::uint32_t> namespaces_;  // by link text: "net:[4026531840]"
-  images::task_kobj_ids_entry own_;
+  images::task_kobj_ids_entry own_, root_;
 };
 
 bool is_known_policy(int policy);
@@ -46,7 +49,7 @@ bool is_known_policy(int policy);
 std::string apart_from_process(pid_t pid, pid_t tid);
 
 // Obstacles that a dump and a look at a running tree word alike.
-bool in_other_namespaces(const images::task_kobj_ids_entry& task, const images::task_kobj_ids_entry& own);
+bool in_other_namespaces(const images::task_kobj_ids_entry& task, const Ids& known);
 base::Error other_namespaces(const std::string& task);
 base::Error is_32_bit(const std::string& task);
 base::Error leader_ended(const std::string& task);

@@ -62,10 +62,19 @@ bool is_32_bit(const procfs::Task& proc) {
 
 class Look {
  public:
-  Look(DumpContext& context, pid_t root) : context_(context), root_(root), files_(context) {}
+  Look(DumpContext& context, pid_t root) : context_(context), root_(root), files_(context) {
+    context.namespaces = &ids_.namespaces();
+  }
 
+  void tree() {
+    task(root_);
+    files_.finish();
+  }
+
+ private:
   void task(pid_t pid) {
     const procfs::Task proc(pid);
+    context_.tasks.insert(pid);
     const auto stat = procfs::parse_stat(proc.read("stat"));
     const auto name = fmt::format("task {} ({})", pid, stat.comm);
     const auto tids = tids_of(pid);
@@ -79,12 +88,13 @@ class Look {
     if (pid == root_ && stat.session != pid && !context_.options.shell_job) {
       context_.obstacles.push_back(task::no_session_leader(name, stat.session));
     }
+    if (stat.terminal != 0) {
+      context_.note_control(pid, stat.session, stat.terminal, stat.foreground);
+    }
     for (const auto tid : tids) {
       children(proc, tid);
     }
   }
-
- private:
   // Each thread has those that it made itself.
   void children(const procfs::Task& proc, pid_t tid) {
     std::istringstream children;
@@ -129,7 +139,7 @@ class Look {
       context_.obstacles.emplace_back("cannot dump", name, 0, fmt::format("it is traced by task {}", status.tracer));
     }
     const auto ids = ids_.of(proc.pid(), proc);
-    if (task::in_other_namespaces(ids, ids_.own())) {
+    if (task::in_other_namespaces(ids, ids_)) {
       context_.obstacles.push_back(task::other_namespaces(name));
     }
     if (const auto what = ids_.in_common(proc.pid(), stat.ppid); !what.empty()) {
@@ -156,7 +166,7 @@ std::vector<std::string> obstacles(const Options& options) {
   const ScratchDirectory scratch;
   const image::Directory images(scratch.path());
   DumpContext context{.options = options, .images = images, .look_only = true, .obstacles = {}};
-  Look(context, options.tree).task(options.tree);
+  Look(context, options.tree).tree();
   std::vector<std::string> lines;
   for (const auto& obstacle : context.obstacles) {
     if (!gone(obstacle)) {

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <linux/sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -17,6 +18,7 @@
 #include "log.hpp"
 #include "restorer/builder.hpp"
 #include "session.hpp"
+#include "task/undo.hpp"
 
 namespace criu::task {
 
@@ -66,14 +68,19 @@ class Rebirth {
     make_children(Birth::early);
     if (leads_session()) {
       check(::setsid(), "make a session", task_.name());
+      // Only the leader can get it for itself; all others of its session are born with it.
+      context_.objects.terminals.take_control(task_);
     }
     make_children(Birth::late);
     make_siblings();
     make_session_helpers();
     make_helpers();
     join_group();
-    reap_helpers();
+    reap_helpers(false);
+    give_up_terminal();
     restore_files();
+    memory_.make_own(context_, task_);
+    restore_undo(task_);
     restorer::become(context_, task_, memory_, surroundings(), family_.regions[task_.index]);
   }
 
@@ -174,24 +181,48 @@ class Rebirth {
   void make_helpers() {
     const auto [begin, end] = family_.helpers.equal_range(&task_);
     for (auto helper = begin; helper != end; ++helper) {
-      const auto who = fmt::format("the leader of process group {}, which is gone,", helper->second);
-      if (bear(helper->second, 0, who) == 0) {
+      const bool told_of = family_.told_of.contains(helper->second);
+      const auto who =
+          fmt::format("{} {}, which is gone,", told_of ? "process" : "the leader of process group", helper->second);
+      // Nobody is to hear of its end.
+      if (bear(helper->second, 0, who, 0) == 0) {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (::setpgid(0, 0) < 0) {
           report(context_.shared, "make process group " + std::to_string(helper->second), errno);
         }
         restorer::pass(context_.shared, Stage::forked);
         restorer::pass(context_.shared, Stage::grouped);
+        if (told_of) {
+          restorer::pass(context_.shared, Stage::opened);
+        }
         ::_exit(0);
       }
     }
   }
 
-  void reap_helpers() {
+  // Its children have been born with it.
+  void give_up_terminal() const {
+    if (!task_.core.tc().extension().no_terminal()) {
+      return;
+    }
+    const base::Fd terminal(::open("/dev/tty", O_RDWR | O_CLOEXEC));
+    if (terminal || errno != ENXIO) {
+      check(terminal.get(), "open the controlling terminal of", task_.name());
+      check(::ioctl(terminal.get(), TIOCNOTTY), "give up the controlling terminal of", task_.name());
+    }
+  }
+
+  void reap_helpers(bool told_of) {
     const auto [begin, end] = family_.helpers.equal_range(&task_);
     for (auto helper = begin; helper != end; ++helper) {
-      check(::waitpid(helper->second, nullptr, 0), "wait for the helper of a process group", task_.name());
+      if (family_.told_of.contains(helper->second) != told_of) {
+        continue;
+      }
+      check(::waitpid(helper->second, nullptr, __WALL), "wait for the helper of a process group", task_.name());
       family_.births->remove(helper->second);
+    }
+    if (told_of) {
+      return;
     }
     for (const auto& [session, members] : family_.sessions.helpers_of(task_)) {
       check(::waitpid(session, nullptr, 0), "wait for the helper of a session", task_.name());
@@ -209,12 +240,16 @@ class Rebirth {
     if (::getpgrp() != group) {
       check(::setpgid(0, group), "join the process group", fmt::format("{} of {}", group, task_.name()));
     }
+    if (task_.alive() && leads_session()) {
+      context_.objects.terminals.set_foreground(task_);
+    }
     restorer::pass(context_.shared, Stage::grouped);
   }
 
   void restore_files() {
     context_.files.make(context_, task_);
     restorer::pass(context_.shared, Stage::opened);
+    reap_helpers(true);
     context_.files.collect(context_, task_);
     context_.files.connect(context_, task_);
     restorer::pass(context_.shared, Stage::connected);
@@ -268,6 +303,20 @@ void Births::remove(pid_t pid) {
   }
 }
 
+Family::Family(const Checkpoint& checkpoint)
+    : sessions(checkpoint), helpers(group_helpers(checkpoint, sessions)), told_of(processes_told_of(checkpoint)) {
+  for (const auto pid : told_of) {
+    const auto has_pid = [pid](const auto& helper) { return helper.second == pid; };
+    if (sessions.has_helper(pid)) {
+      throw Error("not supported by this version",
+                  fmt::format("a file of /proc that tells of process {}, which is gone and had led a session", pid), 0);
+    }
+    if (std::none_of(helpers.begin(), helpers.end(), has_pid)) {
+      helpers.emplace(&checkpoint.root(), pid);
+    }
+  }
+}
+
 std::size_t Family::size_of_births(const Checkpoint& checkpoint) const {
   const auto all = checkpoint.tasks.size() + helpers.size() + sessions.helper_count();
   return sizeof(Births) + 2 * all * sizeof(pid_t);
@@ -282,7 +331,8 @@ void Family::expect(const Checkpoint& checkpoint, restorer::Shared& shared) cons
     }
   }
   const auto all = static_cast<std::uint32_t>(checkpoint.tasks.size() + helpers.size() + sessions.helper_count());
-  const std::uint32_t counts[] = {all, all, alive, alive, threads, threads};
+  const auto making_files = alive + static_cast<std::uint32_t>(told_of.size());
+  const std::uint32_t counts[] = {all, all, making_files, alive, threads, threads};
   static_assert(std::size(counts) == static_cast<int>(Stage::count));
   std::copy(std::begin(counts), std::end(counts), shared.expected);
 }

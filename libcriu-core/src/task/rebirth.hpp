@@ -2,6 +2,8 @@
 // What a task of a restored tree does from its birth to the jump into the restorer.
 #pragma once
 
+#include <set>
+
 #include "memory/restore.hpp"
 #include "restore_context.hpp"
 #include "restorer/become.hpp"
@@ -24,10 +26,12 @@ struct Births {
 
 // What all tasks need to know of the tree, worked out before the first is born.
 struct Family {
-  explicit Family(const Checkpoint& checkpoint) : sessions(checkpoint), helpers(group_helpers(checkpoint, sessions)) {}
+  explicit Family(const Checkpoint& checkpoint);
 
   Sessions sessions;
   std::multimap<const TaskImage*, pid_t> helpers;
+  // Those of the helpers that files of /proc tell of: they stay until all files are made.
+  std::set<pid_t> told_of;
   restorer::Region* regions = nullptr;  // shared; by position in the checkpoint
   Births* births = nullptr;             // shared
 

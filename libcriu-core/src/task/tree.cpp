@@ -16,6 +16,7 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "files/terminals.hpp"
 #include "log.hpp"
 #include "task/last_pid.hpp"
 
@@ -118,7 +119,33 @@ std::multimap<const TaskImage*, pid_t> group_helpers(const Checkpoint& checkpoin
       helpers.emplace(maker, group);
     }
   }
+  for (const auto& [leader, group] : files::foreground_groups(checkpoint)) {
+    if (present.insert(group).second && !sessions.has_helper(group)) {
+      helpers.emplace(leader, group);
+    }
+  }
   return helpers;
+}
+
+std::set<pid_t> processes_told_of(const Checkpoint& checkpoint) {
+  std::set<pid_t> gone;
+  for (const auto& remap : checkpoint.remaps) {
+    if (remap.has_remap_type() && remap.remap_type() == images::PROCFS) {
+      gone.insert(static_cast<pid_t>(remap.remap_id()));
+    }
+  }
+  if (gone.empty()) {
+    return gone;
+  }
+  for (const auto& task : checkpoint.tasks) {
+    for (const auto tid : task->entry.threads()) {
+      if (gone.contains(static_cast<pid_t>(tid))) {
+        throw Error("corrupt checkpoint",
+                    fmt::format("remap-fpath.img: process {} is not gone, it is of {}", tid, task->name()), 0);
+      }
+    }
+  }
+  return gone;
 }
 
 namespace {

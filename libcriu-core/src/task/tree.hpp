@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "base/error.hpp"
@@ -43,6 +44,9 @@ class Sessions {
 // Process groups whose leader is not in the tree any more: a helper process with that pid is made for the time it
 // takes the members to join. By the task that makes the helper.
 std::multimap<const TaskImage*, pid_t> group_helpers(const Checkpoint&, const Sessions&);
+
+// The processes that are gone and that open files of /proc tell of.
+std::set<pid_t> processes_told_of(const Checkpoint&);
 
 // The Error of a pid that somebody else has.
 base::Error pid_is_taken(pid_t pid, const std::string& who);

@@ -125,14 +125,16 @@ std::string maps_of(const fs::path& task) {
 
 // Lines of fdinfo without what the kernel numbers anew and what a clock moves.
 std::string fdinfo_of(const fs::path& path) {
-  static const std::regex dropped("^(mnt_id|ino|eventfd-id|it_value|ticks|clockid-raw):.*");
-  static const std::regex inodes("( +ino:[0-9a-f]+)|( +sdev:[0-9a-f]+)|( +fhandle-.*)");
+  static const std::regex dropped("^(mnt_id|ino|eventfd-id|it_value|ticks|clockid-raw|map_id|memlock):.*");
+  static const std::regex inodes("( +ino:[0-9a-f]+)|( +sdev:[0-9a-f]+)|( +fhandle-.*)|(\t[0-9]+: )");
   std::ifstream file(path);
   std::string out;
-  // The targets of an epoll come in the order of their addresses in the kernel.
+  // The targets of an epoll come in the order of their addresses in the kernel, watches and the locks of
+  // several owners in that of their making.
   std::set<std::string> targets;
   for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("tfd:")) {
+    if (line.starts_with("tfd:") || line.starts_with("inotify ") || line.starts_with("fanotify ") ||
+        line.starts_with("lock:")) {
       targets.insert(std::regex_replace(line, inodes, ""));
     } else if (!std::regex_match(line, dropped)) {
       out += " " + line;

@@ -211,6 +211,20 @@ int Sniffer::packets() {
   return std::exchange(packets_, 0);
 }
 
+bool Sniffer::silent_for(std::chrono::milliseconds time) {
+  const auto end = std::chrono::steady_clock::now() + time;
+  for (;;) {
+    if (packets() != 0) {
+      return false;
+    }
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now()).count();
+    pollfd poll{fd_.get(), POLLIN, 0};
+    if (left <= 0 || ::poll(&poll, 1, static_cast<int>(left)) == 0) {
+      return packets() == 0;
+    }
+  }
+}
+
 base::Fd open_socket(const Namespace& where, int family) {
   base::Fd fd;
   where.run([&] { fd = base::Fd(base::check(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket")); });

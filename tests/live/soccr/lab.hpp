@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <string>
 #include <thread>
@@ -65,6 +66,8 @@ class Sniffer {
  public:
   explicit Sniffer(const Namespace& where);
   int packets();  // since the last call
+  // Waits as long for a packet; false: one came since the last call.
+  bool silent_for(std::chrono::milliseconds time);
   int resets() const { return resets_; }
 
  private:

@@ -12,6 +12,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "net.hpp"
 
@@ -20,7 +21,8 @@ using namespace net;
 
 namespace {
 
-constexpr int icmp_filter = 1;  // ICMP_FILTER
+constexpr int icmp_filter = 1;     // ICMP_FILTER
+constexpr int ipv6_freebind = 78;  // IPV6_FREEBIND
 
 sockaddr_in to_port(int port) {
   sockaddr_in address{};
@@ -28,6 +30,29 @@ sockaddr_in to_port(int port) {
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   address.sin_port = htons(static_cast<std::uint16_t>(port));
   return address;
+}
+
+// To a port of the loopback device, with the family of the sender.
+void send_to(int fd, int port, const std::string& text) {
+  const auto v4 = to_port(port);
+  sockaddr_in6 v6{AF_INET6, htons(static_cast<std::uint16_t>(port)), 0, in6addr_loopback, 0};
+  const bool is_v4 = own_address(fd)[0] != '[';
+  REQUIRE(::sendto(fd, text.data(), text.size(), 0,
+                   is_v4 ? reinterpret_cast<const sockaddr*>(&v4) : reinterpret_cast<const sockaddr*>(&v6),
+                   is_v4 ? sizeof v4 : sizeof v6) == static_cast<ssize_t>(text.size()));
+}
+
+std::string receive_from(int fd, int& port) {
+  std::string room(70000, '\0');
+  sockaddr_in6 from{};  // the port is at the same place for both families
+  socklen_t size = sizeof from;
+  const auto got = ::recvfrom(fd, room.data(), room.size(), MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&from), &size);
+  if (got < 0) {
+    return std::strerror(errno);
+  }
+  port = ntohs(from.sin6_port);
+  room.resize(static_cast<std::size_t>(got));
+  return room;
 }
 
 }  // namespace
@@ -151,6 +176,149 @@ LIVE_TEST("udp: a filter") {
   CHECK_EQ(take_all(fd, 11), "long enough");
 }
 
+LIVE_TEST("udp: datagrams that wait, IPv4, IPv6, mapped and UDP-lite") {
+  struct Way {
+    int family, protocol, from_family;
+  };
+  std::vector<int> receivers, senders;
+  for (const auto& [family, protocol, from_family] :
+       {Way{AF_INET, IPPROTO_UDP, AF_INET}, Way{AF_INET6, IPPROTO_UDP, AF_INET6}, Way{AF_INET6, IPPROTO_UDP, AF_INET},
+        Way{AF_INET, IPPROTO_UDPLITE, AF_INET}, Way{AF_INET6, IPPROTO_UDPLITE, AF_INET6}}) {
+    const int receiver = ::socket(family, SOCK_DGRAM, protocol);
+    sockaddr_storage anywhere{};
+    anywhere.ss_family = static_cast<sa_family_t>(family);
+    REQUIRE(receiver >= 0 && ::bind(receiver, reinterpret_cast<sockaddr*>(&anywhere), sizeof(sockaddr_in6)) == 0);
+    const int sender = bound(from_family, SOCK_DGRAM, protocol);
+    send_to(sender, port_of(receiver), "one");
+    send_to(sender, port_of(receiver), "");
+    send_to(sender, port_of(receiver), std::string(50000, 'x'));
+    send_to(sender, port_of(receiver), "odd");
+    receivers.push_back(receiver);
+    senders.push_back(sender);
+  }
+  checkpoint_here();
+  for (std::size_t i = 0; i < receivers.size(); ++i) {
+    for (const auto& text : {std::string("one"), std::string(), std::string(50000, 'x'), std::string("odd")}) {
+      int port = 0;
+      CHECK_EQ(receive_from(receivers[i], port), text);
+      CHECK_EQ(port, port_of(senders[i]));
+    }
+    CHECK_EQ(take(receivers[i]), "nothing");
+    send_to(senders[i], port_of(receivers[i]), "live");
+    CHECK_EQ(take_all(receivers[i], 4), "live");
+  }
+}
+
+LIVE_TEST("udp: datagrams that wait, from before the socket had a peer, of many senders and among several receivers") {
+  int receivers[2];
+  for (int& receiver : receivers) {
+    receiver = ::socket(AF_INET, SOCK_DGRAM, 0);
+    set_option(receiver, SOL_SOCKET, SO_REUSEPORT, 1);
+    const auto address = to_port(&receiver == &receivers[0] ? 0 : port_of(receivers[0]));
+    REQUIRE(::bind(receiver, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  }
+  const int connected = bound(AF_INET, SOCK_DGRAM);
+  std::vector<int> senders;
+  const auto send_all = [&] {
+    for (const int sender : senders) {
+      send_to(sender, port_of(receivers[0]), "from " + std::to_string(port_of(sender)));
+      send_to(sender, port_of(connected), "x" + std::to_string(port_of(sender)));
+    }
+  };
+  for (int i = 0; i < 12; ++i) {
+    senders.push_back(bound(AF_INET, SOCK_DGRAM));
+  }
+  const auto drain = [&] {
+    std::string all;
+    for (const int receiver : {receivers[0], receivers[1], connected}) {
+      for (std::string text; (text = take(receiver)) != "nothing";) {
+        all += text + " ";
+      }
+      all += "; ";
+    }
+    return all;
+  };
+  send_all();
+  const auto usual = drain();
+  REQUIRE(usual.find("from") != std::string::npos);
+  send_all();
+  const auto peer = to_port(port_of(senders[0]));
+  REQUIRE(::connect(connected, reinterpret_cast<const sockaddr*>(&peer), sizeof peer) == 0);
+  checkpoint_here();
+  CHECK_EQ(drain(), usual);
+  CHECK_EQ(peer_address(connected), own_address(senders[0]));
+  send_to(senders[1], port_of(connected), "a stranger");
+  send_to(senders[0], port_of(connected), "the peer");
+  CHECK_EQ(take_all(connected, 8), "the peer");
+}
+
+LIVE_TEST("udp: a datagram that waits tells where it was sent to, and its filter does not see it twice") {
+  const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
+  const sockaddr_in anywhere{AF_INET, 0, {}, {}};
+  REQUIRE(::bind(fd, reinterpret_cast<const sockaddr*>(&anywhere), sizeof anywhere) == 0);
+  set_option(fd, IPPROTO_IP, IP_PKTINFO, 1);
+  const int sender = bound(AF_INET, SOCK_DGRAM);
+  auto to = to_port(port_of(fd));
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 4);
+  REQUIRE(::sendto(sender, "hello", 5, 0, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 5);
+  sock_filter nothing[] = {{0x06, 0, 0, 0}};
+  const sock_fprog program{1, nothing};
+  REQUIRE(::setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0);
+  const auto options = options_of(fd);
+  checkpoint_here();
+  CHECK_EQ(options_of(fd), options);
+  alignas(cmsghdr) char control[256]{};
+  char room[16];
+  iovec data{room, sizeof room};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  CHECK_EQ(::recvmsg(fd, &message, MSG_DONTWAIT), 5);
+  const auto* header = CMSG_FIRSTHDR(&message);
+  REQUIRE(header != nullptr && header->cmsg_type == IP_PKTINFO);
+  in_pktinfo info{};
+  std::memcpy(&info, CMSG_DATA(header), sizeof info);
+  CHECK_EQ(info.ipi_addr.s_addr, to.sin_addr.s_addr);
+  CHECK(CMSG_NXTHDR(&message, const_cast<cmsghdr*>(header)) == nullptr);
+}
+
+LIVE_TEST("udp: datagrams that wait are still there when the tree goes on", {.leave_running = true}) {
+  const int fd = bound(AF_INET, SOCK_DGRAM);
+  const int sender = bound(AF_INET, SOCK_DGRAM);
+  send_to(sender, port_of(fd), "one");
+  send_to(sender, port_of(fd), "two");
+  checkpoint_here();
+  CHECK_EQ(take(fd), "one");
+  CHECK_EQ(take(fd), "two");
+  CHECK_EQ(option(fd, SOL_SOCKET, SO_PEEK_OFF), -1);
+}
+
+LIVE_TEST("inet: raw and ICMP sockets that have a peer") {
+  const auto echo = [](int fd) {
+    const icmphdr request{ICMP_ECHO, 0, htons(0xf7ff), {}};
+    return ::send(fd, &request, sizeof request, 0);
+  };
+  const auto peer = to_port(0);
+  const int raw = ::socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
+  REQUIRE(raw >= 0 && ::connect(raw, reinterpret_cast<const sockaddr*>(&peer), sizeof peer) == 0);
+  set_option(raw, SOL_RAW, icmp_filter, ~(1 << ICMP_ECHOREPLY));
+  // Not everybody may have one, which depends on net.ipv4.ping_group_range.
+  const int ping = ::socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
+  REQUIRE(ping < 0 || ::connect(ping, reinterpret_cast<const sockaddr*>(&peer), sizeof peer) == 0);
+  const auto name = own_address(ping);
+  checkpoint_here();
+  CHECK_EQ(own_address(ping), name);
+  for (const int fd : {raw, ping}) {
+    if (fd >= 0) {
+      pollfd poll{fd, POLLIN, 0};
+      CHECK_EQ(echo(fd), 8);
+      CHECK_EQ(::poll(&poll, 1, 10000), 1);
+    }
+  }
+}
+
 LIVE_TEST("inet: bound to a device, and to an address that is not there") {
   const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
   REQUIRE(::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) == 0);
@@ -160,7 +328,16 @@ LIVE_TEST("inet: bound to a device, and to an address that is not there") {
   ::inet_pton(AF_INET, "192.0.2.77", &address.sin_addr);
   REQUIRE(::bind(foreign, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
   const auto name = own_address(foreign);
+  const int foreign6 = ::socket(AF_INET6, SOCK_STREAM, 0);
+  set_option(foreign6, IPPROTO_IPV6, ipv6_freebind, 1);
+  sockaddr_in6 address6{AF_INET6, 0, 0, {}, 0};
+  ::inet_pton(AF_INET6, "2001:db8::77", &address6.sin6_addr);
+  REQUIRE(::bind(foreign6, reinterpret_cast<sockaddr*>(&address6), sizeof address6) == 0);
+  REQUIRE(::listen(foreign6, 1) == 0);
+  const auto name6 = own_address(foreign6);
   checkpoint_here();
+  CHECK_EQ(own_address(foreign6), name6);
+  CHECK_EQ(option(foreign6, IPPROTO_IPV6, ipv6_freebind), 1);
   char device[IF_NAMESIZE]{};
   socklen_t size = sizeof device;
   CHECK_EQ(::getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, &size), 0);

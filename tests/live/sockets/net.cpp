@@ -73,8 +73,8 @@ void set_option(int fd, int level, int name, int value) {
 std::string options_of(int fd) {
   std::string all;
   // SO_ERROR would take it away, SO_INCOMING_CPU and SO_INCOMING_NAPI_ID, SO_COOKIE and SO_MEMINFO are not the
-  // socket's choice, and neither is who made it.
-  const std::vector<int> not_kept{SO_ERROR, SO_INCOMING_CPU, 56, 57, 55, SO_PEERCRED, 77, SO_PEERSEC};
+  // socket's choice, and neither is who made it. SO_GET_FILTER has its room in instructions.
+  const std::vector<int> not_kept{SO_ERROR, SO_GET_FILTER, SO_INCOMING_CPU, 56, 57, 55, SO_PEERCRED, 77, SO_PEERSEC};
   for (int name = 1; name < 90; ++name) {
     bool skip = false;
     for (const int other : not_kept) {
@@ -162,6 +162,48 @@ std::string outside(const std::string& name) { return scratch("outside-" + name)
 
 int outside_port() { return std::atoi(read_text(outside("port")).c_str()); }
 
+void send_fd(int socket, int fd, const std::string& text) {
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
+  iovec data{const_cast<char*>(text.data()), text.size()};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  auto* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof fd);
+  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  REQUIRE(::sendmsg(socket, &message, 0) == static_cast<ssize_t>(text.size()));
+}
+
+Parcel receive_parcel(int socket) {
+  alignas(cmsghdr) char control[256]{};
+  char room[256];
+  iovec data{room, sizeof room};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  Parcel parcel;
+  const auto got = ::recvmsg(socket, &message, MSG_DONTWAIT);
+  parcel.text = got < 0 ? std::strerror(errno) : std::string(room, static_cast<std::size_t>(got));
+  if (got < 0) {
+    return parcel;
+  }
+  for (auto* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_type == SCM_RIGHTS) {
+      std::memcpy(&parcel.fd, CMSG_DATA(header), sizeof parcel.fd);
+    } else if (header->cmsg_type == SCM_CREDENTIALS) {
+      parcel.has_sender = true;
+      std::memcpy(&parcel.sender, CMSG_DATA(header), sizeof parcel.sender);
+    }
+  }
+  return parcel;
+}
+
 void serve() {
   const auto unix_server = [](int type, const char* name) {
     const int fd = ::socket(AF_UNIX, type, 0);
@@ -198,8 +240,10 @@ void serve() {
       if (i != 0 && got <= 0) {
         ::close(all[i].fd);
         all[i].fd = -1;
+      } else if (const std::string text(room.data(), static_cast<std::size_t>(got)); text.starts_with("call ")) {
+        connected_to(std::atoi(text.c_str() + 5));
       } else if (i != 0) {
-        put(all[i].fd, std::string(room.data(), static_cast<std::size_t>(got)));
+        put(all[i].fd, text);
       }
     }
   }

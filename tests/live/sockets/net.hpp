@@ -35,8 +35,18 @@ int port_of(int fd);
 // A TCP connection to a port of the loopback device.
 int connected_to(int port, int family = AF_INET);
 
+// Descriptors in flight.
+void send_fd(int socket, int fd, const std::string& text);
+struct Parcel {
+  std::string text;
+  int fd = -1;
+  bool has_sender = false;
+  ucred sender{};
+};
+Parcel receive_parcel(int socket);
+
 // Servers outside the tree: a datagram socket "log" and an echoing stream socket "stream" by path, and an echoing TCP
-// server. To be given as Options::outside.
+// server, which calls a port when it is told to ("call 80"). To be given as Options::outside.
 void serve();
 std::string outside(const std::string& name);
 // Of that TCP server.

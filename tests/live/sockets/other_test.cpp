@@ -6,6 +6,7 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "net.hpp"
@@ -74,6 +75,54 @@ LIVE_TEST("packet: protocol, device, memberships and options") {
   CHECK_EQ(option(fd, SOL_PACKET, PACKET_AUXDATA), 1);
   CHECK_EQ(option(fd, SOL_PACKET, PACKET_FANOUT), group);
   CHECK_EQ(::setsockopt(fd, SOL_PACKET, PACKET_DROP_MEMBERSHIP, &promiscuous, sizeof promiscuous), 0);
+}
+
+LIVE_TEST("packet: several sockets share what comes, and options of their own") {
+  int sockets[2];
+  for (int& fd : sockets) {
+    fd = ::socket(AF_PACKET, SOCK_RAW, htons(ETH_P_IPV6));
+    sockaddr_ll own{};
+    own.sll_family = AF_PACKET;
+    own.sll_protocol = htons(ETH_P_IPV6);
+    own.sll_ifindex = static_cast<int>(::if_nametoindex("lo"));
+    REQUIRE(fd >= 0 && ::bind(fd, reinterpret_cast<sockaddr*>(&own), sizeof own) == 0);
+    const int group = 4321 | (PACKET_FANOUT_LB | PACKET_FANOUT_FLAG_DEFRAG) << 16;
+    REQUIRE(::setsockopt(fd, SOL_PACKET, PACKET_FANOUT, &group, sizeof group) == 0);
+  }
+  set_option(sockets[0], SOL_PACKET, PACKET_QDISC_BYPASS, 1);
+  set_option(sockets[1], SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+  const auto all = [&] {
+    std::string text;
+    for (const int fd : sockets) {
+      for (const int name : {PACKET_FANOUT, PACKET_QDISC_BYPASS, PACKET_IGNORE_OUTGOING, PACKET_TX_HAS_OFF}) {
+        text += std::to_string(option(fd, SOL_PACKET, name)) + " ";
+      }
+    }
+    return text;
+  };
+  const auto before = all();
+  checkpoint_here();
+  CHECK_EQ(all(), before);
+}
+
+LIVE_TEST("packet: a program that shares packets out is named", {.dump_fails = "by a BPF program"}) {
+  const int fd = ::socket(AF_PACKET, SOCK_RAW, htons(ETH_P_IPV6));
+  REQUIRE(fd >= 0);
+  const int group = 4322 | PACKET_FANOUT_CBPF << 16;
+  REQUIRE(::setsockopt(fd, SOL_PACKET, PACKET_FANOUT, &group, sizeof group) == 0);
+  checkpoint_here();
+  CHECK_EQ(option(fd, SOL_PACKET, PACKET_FANOUT), group);
+}
+
+LIVE_TEST("packet: a ring that is mapped is named", {.dump_fails = "is the ring of a packet socket"}) {
+  const int fd = ::socket(AF_PACKET, SOCK_RAW, htons(ETH_P_IPV6));
+  REQUIRE(fd >= 0);
+  tpacket_req ring{4096, 4, 2048, 8};
+  REQUIRE(::setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof ring) == 0);
+  auto* mapped = static_cast<char*>(::mmap(nullptr, 4 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  REQUIRE(mapped != MAP_FAILED);
+  checkpoint_here();
+  CHECK_EQ(static_cast<int>(mapped[0]), TP_STATUS_KERNEL);
 }
 
 LIVE_TEST("packet: a ring") {

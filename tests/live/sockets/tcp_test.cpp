@@ -3,11 +3,14 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <vector>
 
 #include "net.hpp"
 
@@ -33,14 +36,64 @@ Pair make_pair(int family = AF_INET) {
   return pair;
 }
 
+int state_of_tcp(int fd) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  return ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 ? info.tcpi_state : -1;
+}
+
 void wait_state(int fd, int state) {
-  await(
-      [&] {
-        tcp_info info{};
-        socklen_t size = sizeof info;
-        return ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == state;
-      },
-      "the connection reaches its state");
+  await([&] { return state_of_tcp(fd) == state; }, "the connection reaches its state");
+}
+
+// Sends until nothing goes any more.
+std::size_t fill(int fd) {
+  std::size_t sent = 0;
+  const std::string block(65536, 'y');
+  for (ssize_t part = 0; (part = ::send(fd, block.data(), block.size(), MSG_DONTWAIT)) > 0;) {
+    sent += static_cast<std::size_t>(part);
+  }
+  return sent;
+}
+
+int try_connect_to(int fd, int port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return ::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
+}
+
+sockaddr_un control_address() {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const auto path = outside("control");
+  REQUIRE(path.size() < sizeof address.sun_path);
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return address;
+}
+
+// A server whose queue of connections is full until it is told to begin; it echoes what the last one sends.
+void serve_late() {
+  const int listener = bound(AF_INET, SOCK_STREAM);
+  REQUIRE(::listen(listener, 0) == 0);
+  const int first = connected_to(port_of(listener));
+  const int control = ::socket(AF_UNIX, SOCK_DGRAM, 0);
+  const auto address = control_address();
+  REQUIRE(first >= 0 && ::bind(control, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  write_text(outside("port"), std::to_string(port_of(listener)));
+  outside_ready();
+  char byte = 0;
+  REQUIRE(::recv(control, &byte, 1, 0) == 1);
+  REQUIRE(::accept(listener, nullptr, nullptr) >= 0);
+  const int caller = ::accept(listener, nullptr, nullptr);
+  put(caller, take_all(caller, 5));
+  REQUIRE(::recv(control, &byte, 1, 0) == 1);  // never: it goes with the test
+}
+
+void begin_to_serve(int control) {
+  const auto address = control_address();
+  REQUIRE(::sendto(control, "x", 1, 0, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 1);
 }
 
 }  // namespace
@@ -92,11 +145,7 @@ LIVE_TEST("tcp: both ends in the tree, data both ways, full queues", established
     ::close(pair.server);
   }
   const auto full = make_pair();
-  std::size_t sent = 0;
-  const std::string block(65536, 'y');
-  for (ssize_t part = 0; (part = ::send(full.client, block.data(), block.size(), MSG_DONTWAIT)) > 0;) {
-    sent += static_cast<std::size_t>(part);
-  }
+  const auto sent = fill(full.client);
   checkpoint_here();
   for (int fd = 40; fd < 44; fd += 2) {
     CHECK_EQ(take_all(fd + 1, 13), "to the server");
@@ -135,6 +184,123 @@ LIVE_TEST("tcp: half closed, either way", established) {
   CHECK_EQ(take_all(ours.client, 13), "still talking");
   CHECK_EQ(::close(ours.server), 0);
   CHECK_EQ(take_all(ours.client, 1), "");
+}
+
+LIVE_TEST("tcp: FIN_WAIT_1, LAST_ACK and CLOSING, with data that nobody has read yet", established) {
+  struct Case {
+    bool peer_first, peer_later;  // whether the peer has closed its side, before and after
+    int state;
+  };
+  std::vector<Pair> pairs;
+  std::vector<std::size_t> sent;
+  const std::vector<Case> cases{{false, false, TCP_FIN_WAIT1}, {true, false, TCP_LAST_ACK}, {false, true, TCP_CLOSING}};
+  for (const auto& one : cases) {
+    auto pair = make_pair();
+    if (one.peer_first) {
+      REQUIRE(::shutdown(pair.server, SHUT_WR) == 0);
+      wait_state(pair.client, TCP_CLOSE_WAIT);
+    }
+    sent.push_back(fill(pair.client));
+    REQUIRE(::shutdown(pair.client, SHUT_WR) == 0);
+    if (one.peer_later) {
+      REQUIRE(::shutdown(pair.server, SHUT_WR) == 0);
+    }
+    wait_state(pair.client, one.state);
+    pairs.push_back(pair);
+  }
+  checkpoint_here();
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    CHECK_EQ(state_of_tcp(pairs[i].client), cases[i].state);
+    CHECK_EQ(take_all(pairs[i].server, sent[i] + 1).size(), sent[i]);
+    if (!cases[i].peer_first && !cases[i].peer_later) {
+      put(pairs[i].server, "the last word");
+      CHECK_EQ(take_all(pairs[i].client, 13), "the last word");
+      CHECK_EQ(::shutdown(pairs[i].server, SHUT_WR), 0);
+    }
+    CHECK_EQ(take_all(pairs[i].client, 1), "");
+  }
+}
+
+LIVE_TEST("tcp: over on both sides", established) {
+  const auto pair = make_pair();
+  put(pair.client, "the end");
+  REQUIRE(::shutdown(pair.client, SHUT_WR) == 0);
+  wait_state(pair.server, TCP_CLOSE_WAIT);
+  REQUIRE(::shutdown(pair.server, SHUT_WR) == 0);
+  wait_state(pair.server, TCP_CLOSE);
+  checkpoint_here();
+  CHECK_EQ(take_all(pair.server, 8), "the end");
+  CHECK_EQ(take(pair.client), "");
+  for (const int fd : {pair.client, pair.server}) {
+    CHECK_EQ(::send(fd, "x", 1, MSG_NOSIGNAL), -1);
+    CHECK_EQ(errno, EPIPE);
+  }
+}
+
+LIVE_TEST("tcp: a call that nobody has answered yet (SYN_SENT)",
+          {.dump = {"--tcp-established"}, .restore = {"--tcp-established"}, .outside = serve_late}) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  const int control = ::socket(AF_UNIX, SOCK_DGRAM, 0);
+  REQUIRE(try_connect_to(fd, outside_port()) == -1 && errno == EINPROGRESS);
+  REQUIRE(state_of_tcp(fd) == TCP_SYN_SENT);
+  checkpoint_here();
+  CHECK_EQ(state_of_tcp(fd), TCP_SYN_SENT);
+  begin_to_serve(control);
+  pollfd poll{fd, POLLOUT, 0};
+  CHECK_EQ(::poll(&poll, 1, 20000), 1);
+  CHECK_EQ(option(fd, SOL_SOCKET, SO_ERROR), 0);
+  put(fd, "hello");
+  CHECK_EQ(take_all(fd, 5), "hello");
+}
+
+LIVE_TEST("tcp: a connection that only a queue holds", with_outside) {
+  int carrier[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, carrier) == 0);
+  const int fd = connected_to(outside_port());
+  const auto names = own_address(fd) + peer_address(fd);
+  put(fd, "before");
+  REQUIRE(take_all(fd, 6) == "before");
+  send_fd(carrier[0], fd, "a connection");
+  ::close(fd);
+  checkpoint_here();
+  const auto parcel = receive_parcel(carrier[1]);
+  CHECK_EQ(parcel.text, "a connection");
+  CHECK_EQ(own_address(parcel.fd) + peer_address(parcel.fd), names);
+  put(parcel.fd, "after");
+  CHECK_EQ(take_all(parcel.fd, 5), "after");
+}
+
+LIVE_TEST("tcp: a connection that tasks share, IPv4 over an IPv6 socket", established) {
+  const int listener = ::socket(AF_INET6, SOCK_STREAM, 0);
+  const sockaddr_in6 anywhere{AF_INET6, 0, 0, {}, 0};
+  REQUIRE(::bind(listener, reinterpret_cast<const sockaddr*>(&anywhere), sizeof anywhere) == 0);
+  REQUIRE(::listen(listener, 5) == 0);
+  const int client = connected_to(port_of(listener));
+  const int server = ::accept(listener, nullptr, nullptr);
+  REQUIRE(server >= 0 && peer_address(server).starts_with("[::ffff:127.0.0.1]"));
+  const auto name = peer_address(server);
+  Child child([&] {
+    checkpoint_here();
+    put(server, "from the child ");
+  });
+  checkpoint_here();
+  CHECK_EQ(child.finish(), 0);
+  put(server, "and the parent");
+  CHECK_EQ(take_all(client, 29), "from the child and the parent");
+  CHECK_EQ(peer_address(server), name);
+}
+
+LIVE_TEST("tcp: --skip-in-flight leaves out who waits to be accepted",
+          {.dump = {"--tcp-established", "--skip-in-flight"}, .restore = {"--tcp-established"}, .outside = serve}) {
+  const int listener = bound(AF_INET, SOCK_STREAM);
+  REQUIRE(::listen(listener, 5) == 0);
+  const int fd = connected_to(outside_port());
+  put(fd, "call " + std::to_string(port_of(listener)) + "\n");
+  pollfd poll{listener, POLLIN, 0};
+  REQUIRE(::poll(&poll, 1, 10000) == 1);
+  checkpoint_here();
+  CHECK(connected_to(port_of(listener)) >= 0);
+  CHECK(::accept(listener, nullptr, nullptr) >= 0);
 }
 
 LIVE_TEST("tcp: restored closed with --tcp-close",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // UNIX sockets: names, peers, queues, connections that wait.
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -11,6 +12,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "net.hpp"
 
@@ -87,55 +89,6 @@ std::string receive_from(int fd, std::string& from) {
   const auto got = ::recvfrom(fd, room, sizeof room, MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&un), &size);
   from = name_from(un, size);
   return got < 0 ? std::strerror(errno) : std::string(room, static_cast<std::size_t>(got));
-}
-
-void send_fd(int socket, int fd, const std::string& text) {
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
-  iovec data{const_cast<char*>(text.data()), text.size()};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  auto* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof fd);
-  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  REQUIRE(::sendmsg(socket, &message, 0) == static_cast<ssize_t>(text.size()));
-}
-
-struct Parcel {
-  std::string text;
-  int fd = -1;
-  bool has_sender = false;
-  ucred sender{};
-};
-
-Parcel receive_parcel(int socket) {
-  alignas(cmsghdr) char control[256]{};
-  char room[256];
-  iovec data{room, sizeof room};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  Parcel parcel;
-  const auto got = ::recvmsg(socket, &message, MSG_DONTWAIT);
-  parcel.text = got < 0 ? std::strerror(errno) : std::string(room, static_cast<std::size_t>(got));
-  if (got < 0) {
-    return parcel;
-  }
-  for (auto* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_type == SCM_RIGHTS) {
-      std::memcpy(&parcel.fd, CMSG_DATA(header), sizeof parcel.fd);
-    } else if (header->cmsg_type == SCM_CREDENTIALS) {
-      parcel.has_sender = true;
-      std::memcpy(&parcel.sender, CMSG_DATA(header), sizeof parcel.sender);
-    }
-  }
-  return parcel;
 }
 
 }  // namespace
@@ -534,6 +487,140 @@ LIVE_TEST("unix: ends in different tasks") {
   checkpoint_here();
   CHECK_EQ(child.finish(), 0);
   CHECK_EQ(take(ends[0]), "to the parent");
+}
+
+namespace {
+
+constexpr uid_t some_user = 1234;
+constexpr gid_t some_group = 567;
+
+std::string peer_of(int fd) {
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0) {
+    return std::strerror(errno);
+  }
+  gid_t groups[8]{};
+  size = sizeof groups;
+  std::string text = std::to_string(peer.pid) + ":" + std::to_string(static_cast<int>(peer.uid)) + ":" +
+                     std::to_string(static_cast<int>(peer.gid));
+  if (::getsockopt(fd, SOL_SOCKET, 59, groups, &size) == 0) {  // SO_PEERGROUPS
+    for (std::size_t i = 0; i < size / sizeof(gid_t); ++i) {
+      text += " " + std::to_string(groups[i]);
+    }
+  }
+  return text;
+}
+
+std::string without_pid(const std::string& peer) { return peer.substr(peer.find(':')); }
+
+// As somebody else, and back.
+template <typename Call>
+void as_some_user(Call call) {
+  const gid_t groups[] = {88, 99};
+  REQUIRE(::setgroups(2, groups) == 0 && ::setegid(some_group) == 0 && ::seteuid(some_user) == 0);
+  call();
+  REQUIRE(::seteuid(0) == 0 && ::setegid(0) == 0 && ::setgroups(0, nullptr) == 0);
+}
+
+}  // namespace
+
+LIVE_TEST("unix: pairs tell who made them") {
+  std::vector<int> ends;
+  for (const int type : {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET}) {
+    int pair[2];
+    as_some_user([&] { REQUIRE(::socketpair(AF_UNIX, type, 0, pair) == 0); });
+    ends.insert(ends.end(), pair, pair + 2);
+  }
+  int of_child[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, of_child) == 0);
+  Child child([&] {
+    // Made by the child, and also open in the parent, which is asked first for what it has.
+    int pair[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    send_fd(of_child[1], pair[0], "pair");
+    ::close(pair[0]);
+    checkpoint_here();
+    CHECK_EQ(peer_of(pair[1]), std::to_string(::getpid()) + ":0:0");
+  });
+  ends.push_back(receive_parcel(of_child[0]).fd);
+  std::string before;
+  for (const int end : ends) {
+    before += peer_of(end) + ", ";
+  }
+  checkpoint_here();
+  std::string after;
+  for (const int end : ends) {
+    after += peer_of(end) + ", ";
+  }
+  CHECK_EQ(after, before);
+  CHECK_EQ(peer_of(ends.back()), std::to_string(child.pid()) + ":0:0");
+  CHECK_EQ(child.finish(), 0);
+}
+
+LIVE_TEST("unix: servers and clients tell who the other is, those that come later too") {
+  const auto abstract = "@criu-live-peer-" + std::to_string(::getpid());
+  for (const auto& name : {scratch("sock"), abstract}) {
+    const int listener = unix_socket();
+    bind_to(listener, name);
+    as_some_user([&] { REQUIRE(::listen(listener, 3) == 0); });
+    REQUIRE(::fcntl(listener, F_DUPFD, name == abstract ? 60 : 50) >= 0);
+    ::close(listener);
+  }
+  REQUIRE(::chmod(scratch("").c_str(), 0711) == 0);
+  Child child([&] {
+    as_some_user([&] {
+      for (const auto& name : {scratch("sock"), abstract}) {
+        const int client = unix_socket();
+        REQUIRE(name == abstract || ::geteuid() == some_user);
+        if (name != abstract) {
+          REQUIRE(::seteuid(0) == 0);  // who may write to the socket's file
+        }
+        REQUIRE(try_connect(client, name) == 0);
+        REQUIRE(::fcntl(client, F_DUPFD, name == abstract ? 62 : 52) >= 0);
+        ::close(client);
+        REQUIRE(::seteuid(some_user) == 0);
+      }
+    });
+    const auto before = without_pid(peer_of(52)) + without_pid(peer_of(62));
+    checkpoint_here();
+    CHECK_EQ(without_pid(peer_of(52)) + without_pid(peer_of(62)), before);
+  });
+  const int by_path = ::accept(50, nullptr, nullptr);
+  const int by_abstract = ::accept(60, nullptr, nullptr);
+  REQUIRE(by_path >= 0 && by_abstract >= 0);
+  const auto path_peer = peer_of(by_path), abstract_peer = peer_of(by_abstract);
+  REQUIRE(path_peer.starts_with(std::to_string(child.pid()) + ":0:567 88 99"));
+  REQUIRE(abstract_peer.starts_with(std::to_string(child.pid()) + ":1234:567 88 99"));
+  const auto listeners = peer_of(50) + peer_of(60);
+  checkpoint_here();
+  CHECK_EQ(peer_of(by_path), path_peer);
+  CHECK_EQ(without_pid(peer_of(by_abstract)), without_pid(abstract_peer));
+  CHECK_EQ(peer_of(50) + peer_of(60), listeners);
+  const int later = unix_socket();
+  REQUIRE(try_connect(later, scratch("sock")) == 0);
+  CHECK_EQ(without_pid(peer_of(later)), ":1234:567 88 99");
+  put(by_path, "x");
+  CHECK_EQ(own_name(by_path), scratch("sock"));
+  CHECK_EQ(child.finish(), 0);
+}
+
+LIVE_TEST("unix: who waits to be accepted is not taken for root") {
+  const auto name = "@criu-live-wait-" + std::to_string(::getpid());
+  const int listener = unix_socket();
+  bind_to(listener, name);
+  REQUIRE(::listen(listener, 3) == 0);
+  Child child([&] {
+    REQUIRE(::setresgid(some_group, some_group, some_group) == 0);
+    REQUIRE(::setresuid(some_user, some_user, some_user) == 0);
+    const int client = unix_socket();
+    REQUIRE(try_connect(client, name) == 0);
+    checkpoint_here();
+  });
+  checkpoint_here();
+  const int server = ::accept(listener, nullptr, nullptr);
+  CHECK(without_pid(peer_of(server)).starts_with(":1234:567"));
+  CHECK_EQ(child.finish(), 0);
 }
 
 LIVE_TEST("unix: options") {

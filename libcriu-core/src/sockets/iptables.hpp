@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// The rules of a network lock where iptables is to make them.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "sockets/network_lock.hpp"
+
+namespace criu::sockets::iptables {
+
+bool works();
+
+// Which of the tables that iptables keeps in nftables are not there yet, and come with its first rule.
+enum Table : unsigned { ip_filter = 1, ip6_filter = 2 };
+unsigned missing_tables();
+// Removes those of them that hold nothing.
+void remove_tables(unsigned tables);
+
+// The drops in a chain of their own, for as long as this process has to do with them. `chain` names it.
+void lock(const std::string& chain, const std::vector<Connection>&);
+void unlock(const std::string& chain, const std::vector<Connection>&);
+// Those of processes that are gone.
+void remove_stale();
+
+// The drops that stay, rule by rule as CRIU 4.2 makes them.
+void add_rules(const std::vector<Connection>&);
+void remove_rules(const std::vector<Connection>&);
+bool has_rules(const Connection&);
+
+}  // namespace criu::sockets::iptables

@@ -1,0 +1,20 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""talker.py OWN-ADDRESS PEER-ADDRESS PEER-PORT LISTEN-PORT LINK-ADDRESS%DEVICE
+
+Calls the peer, listens, there and on a link, and answers each line of the peer's with a number that grows.
+"""
+import socket
+import sys
+
+own, peer, peer_port, listen_port = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+listener = socket.create_server((own, listen_port))
+address, device = sys.argv[5].split("%")
+link = socket.socket(socket.AF_INET6)
+link.bind((address, listen_port, 0, socket.if_nametoindex(device)))
+link.listen()
+line = socket.create_connection((peer, peer_port), source_address=(own, 0))
+count = 0
+while line.recv(64):
+    count += 1
+    line.sendall(b"%d\n" % count)
