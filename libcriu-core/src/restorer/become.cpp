@@ -168,7 +168,7 @@ void enter(const Surroundings& surroundings, const TaskImage& task) {
       "push %%rbp\n\t"
       "jmp *%[entry]"
       :
-      : [stack] "r"(stack), [entry] "r"(entry), "D"(plan)
+      : [stack] "S"(stack), [entry] "a"(entry), "D"(plan)  // none of them where %rbp is
       : "memory");
   __builtin_unreachable();
 }
