@@ -351,21 +351,3 @@ LIVE_TEST("areas: memory that a userfaultfd manages is refused by name", {.dump_
   checkpoint_here();
   CHECK_EQ(at[0], 'u');
 }
-
-LIVE_TEST("areas: System V shared memory is refused by name", {.dump_fails = "System V"}) {
-  const int id = ::shmget(IPC_PRIVATE, page, 0600);
-  REQUIRE(id >= 0);
-  void* at = ::shmat(id, nullptr, 0);
-  REQUIRE(at != reinterpret_cast<void*>(-1));
-  REQUIRE(::shmctl(id, IPC_RMID, nullptr) == 0);
-  std::strcpy(static_cast<char*>(at), "segment");
-  checkpoint_here();
-  CHECK_EQ(std::string(static_cast<char*>(at)), "segment");
-}
-
-LIVE_TEST("areas: a ring of asynchronous input is refused by name", {.dump_fails = "asynchronous I/O"}) {
-  unsigned long context = 0;
-  REQUIRE(::syscall(SYS_io_setup, 8, &context) == 0);
-  checkpoint_here();
-  CHECK_EQ(::syscall(SYS_io_destroy, context), 0);
-}

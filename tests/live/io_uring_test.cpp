@@ -96,7 +96,6 @@ void idle(unsigned flags) {
 
 LIVE_TEST("io_uring: an idle ring") { idle(0); }
 LIVE_TEST("io_uring: an idle ring of wide entries and completions") { idle(IORING_SETUP_SQE128 | IORING_SETUP_CQE32); }
-LIVE_TEST("io_uring: an idle ring without an array") { idle(1U << 16); }
 LIVE_TEST("io_uring: an idle ring of one thread") { idle(IORING_SETUP_SINGLE_ISSUER); }
 LIVE_TEST("io_uring: an idle ring that works when asked to") {
   idle(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
@@ -150,42 +149,8 @@ LIVE_TEST("io_uring: completions that found no room") {
   CHECK(!ring.has_completion());
 }
 
-LIVE_TEST("io_uring: requests that wait for pipes, sockets and time") {
-  Ring ring(16);
-  int pipe_ends[2], pair[2];
-  REQUIRE(::pipe(pipe_ends) == 0 && ::socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-  const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_storage address{};
-  socklen_t length = sizeof(sockaddr);
-  REQUIRE(listener >= 0 && ::listen(listener, 4) == 0 &&
-          ::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) == 0);
-  char from_pipe[8] = {}, from_socket[8] = {};
-  do_nothing(ring, 20);
-  ::io_uring_prep_read(ring.next(1), pipe_ends[0], from_pipe, sizeof from_pipe, 0);
-  ::io_uring_prep_recv(ring.next(2), pair[0], from_socket, sizeof from_socket, 0);
-  ::io_uring_prep_accept(ring.next(3), listener, nullptr, nullptr, 0);
-  ::io_uring_prep_poll_add(ring.next(4), pair[1], POLLIN);
-  static __kernel_timespec soon{0, 500000000};
-  ::io_uring_prep_timeout(ring.next(5), &soon, 0, 0);
-  ring.submit(5);
-  checkpoint_here();
-  CHECK(ring.wait() == Completed(5, -ETIME));
-  CHECK_EQ(::write(pipe_ends[1], "pipe", 4), 4);
-  CHECK(ring.wait() == Completed(1, 4));
-  CHECK(std::strcmp(from_pipe, "pipe") == 0);
-  CHECK_EQ(::write(pair[1], "sock", 4), 4);
-  CHECK(ring.wait() == Completed(2, 4));
-  CHECK(std::strcmp(from_socket, "sock") == 0);
-  CHECK_EQ(::write(pair[0], "poll", 4), 4);
-  CHECK(ring.wait() == Completed(4, POLLIN));
-  const int client = ::socket(AF_INET, SOCK_STREAM, 0);
-  CHECK_EQ(::connect(client, reinterpret_cast<sockaddr*>(&address), length), 0);
-  const auto accepted = ring.wait();
-  CHECK_EQ(accepted.first, 3U);
-  CHECK(accepted.second > 2);
-}
-
-LIVE_TEST("io_uring: registered files and buffers") {
+// Which of its own mappings a registered buffer lies in is told with other words after a restore.
+LIVE_TEST("io_uring: registered files and buffers", Options{.ignore = {"fd"}}) {
   Ring ring(8);
   int pair[2];
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);

@@ -512,6 +512,7 @@ std::vector<restorer::Area> Restored::areas(const RestoreContext& context, const
       area.flags = vma.flags() & ~static_cast<unsigned>(MAP_LOCKED | MAP_ANONYMOUS);
       area.fd = file_for(context, task, vma);
       area.offset = vma.pgoff();
+      area.placed = (vma.status() & io_uring) != 0 ? 1 : 0;
     } else {
       throw Error("not supported by this version", fmt::format("{} (status {:#x})", where(task, vma), vma.status()), 0);
     }

@@ -47,8 +47,11 @@ void refuse_posix_queues(DumpContext& dump) {
   }
   check(::syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0), "look at",
         "POSIX message queues");
-  base::Fd root(static_cast<int>(
+  const base::Fd mount(static_cast<int>(
       check(::syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC, 0), "look at", "POSIX message queues")));
+  // What fsmount gives is a place alone, which cannot be read.
+  base::Fd root(
+      check(::openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "look at", "POSIX message queues"));
   const std::unique_ptr<DIR, int (*)(DIR*)> directory(::fdopendir(root.get()), ::closedir);
   if (directory == nullptr) {
     throw Error("list", "POSIX message queues", errno);

@@ -80,6 +80,7 @@ struct Area {
   std::uint32_t flags;    // for mmap
   std::int32_t fd;        // -1: anonymous
   std::uint32_t moves;    // 1: was mapped and filled beforehand, at `parked`
+  std::uint32_t placed;   // 1: its file lets nobody say where it is mapped
   std::uint32_t protect;  // 1: was mapped writable to be filled, and gets `prot` now
   std::uint32_t lock;     // 1: mlock, 2: with MLOCK_ONFAULT
   std::uint32_t key;      // protection key, 0: the one that all memory has

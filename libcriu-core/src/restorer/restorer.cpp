@@ -214,6 +214,70 @@ void advise_area(const Context& context, const Area& area) {
   }
 }
 
+// All of the address space that is free, taken for as long as this lives, in pieces that get smaller.
+class Filled {
+ public:
+  explicit Filled(const Context& context) {
+    pieces_ = reinterpret_cast<Range*>(must(context, "map a list of gaps", 0, SYS_mmap, 0, room, PROT_READ | PROT_WRITE,
+                                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    for (std::uint64_t size = std::uint64_t{1} << 46; size >= page; size >>= 1) {
+      long at = 0;
+      while (count_ < room / sizeof(Range) &&
+             (at = raw_syscall(SYS_mmap, 0, static_cast<long>(size), PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) > 0) {
+        pieces_[count_++] = {static_cast<std::uint64_t>(at), size};
+      }
+    }
+  }
+  ~Filled() {
+    while (count_ > 0) {
+      const Range& piece = pieces_[--count_];
+      raw_syscall(SYS_munmap, static_cast<long>(piece.start), static_cast<long>(piece.end));
+    }
+    raw_syscall(SYS_munmap, reinterpret_cast<long>(pieces_), room);
+  }
+  Filled(const Filled&) = delete;
+  Filled& operator=(const Filled&) = delete;
+
+ private:
+  static constexpr std::uint64_t page = 4096;
+  static constexpr long room =
+      4 << 20;     // for a quarter of a million gaps, four times what the kernel allows by default
+  Range* pieces_;  // start and size
+  std::uint64_t count_ = 0;
+};
+
+// The kernel maps memory of an io_uring where it wants to, and does not move it either. So there must be one place
+// alone that it can want.
+void map_placed(const Context& context, const Area* areas, std::uint32_t count) {
+  const auto each = [&](auto call) {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      if (areas[i].placed != 0) {
+        call(areas[i]);
+      }
+    }
+  };
+  bool any = false;
+  each([&](const Area& area) {
+    any = true;
+    must(context, "keep room for the area at", area.start, SYS_mmap, area.start, area.end - area.start, PROT_NONE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  });
+  if (!any) {
+    return;
+  }
+  const Filled filled(context);
+  each([&](const Area& area) {
+    must(context, "make room for the area at", area.start, SYS_munmap, area.start, area.end - area.start);
+    const long at = must(context, "map the area at", area.start, SYS_mmap, 0, area.end - area.start, area.prot,
+                         area.flags, area.fd, area.offset);
+    if (at != static_cast<long>(area.start)) {
+      fail(context, "the kernel maps elsewhere the area at", EADDRNOTAVAIL, area.start);
+    }
+    advise_area(context, area);
+  });
+}
+
 // The kernel gives out the lowest free key. Before any area needs one: the kernel takes one itself for memory that is
 // executable alone.
 void allocate_keys(const Context& context, std::uint32_t wanted) {
@@ -241,13 +305,15 @@ void restore_memory(const Context& context) {
   const Area* areas = context.at(plan->areas);
   move_areas(context, areas, plan->area_count);
   for (std::uint32_t i = 0; i < plan->area_count; ++i) {
-    if (areas[i].moves == 0) {
+    if (areas[i].moves == 0 && areas[i].placed == 0) {
       map_area(context, areas[i]);
     }
   }
   protect_areas(context, areas, plan->area_count);
   for (std::uint32_t i = 0; i < plan->area_count; ++i) {
-    advise_area(context, areas[i]);
+    if (areas[i].placed == 0) {
+      advise_area(context, areas[i]);
+    }
   }
   const Range* guards = context.at(plan->guards);
   for (std::uint32_t i = 0; i < plan->guard_count; ++i) {
@@ -255,6 +321,7 @@ void restore_memory(const Context& context) {
          guards[i].end - guards[i].start, advice_guard_install);
   }
   move_vdso(context, &Part::parking, &Part::home);
+  map_placed(context, areas, plan->area_count);
   if (plan->vdso_mark_at != 0) {
     mark_vdso(context);
   }

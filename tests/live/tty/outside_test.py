@@ -397,7 +397,7 @@ class Inherited(Case):
                 options = ["--external", key]
             self.dump(process.pid, *options)
             if options:
-                self.refused(f"--inherit-fd fd[N]:{key} gives one", "restore", "-d")
+                self.refused(f"--inherit-fd 'fd[N]:{key}' gives it", "restore", "-d")
             path += "+"
             with open(path, "w") as log:
                 self.restore("--inherit-fd", f"fd[{log.fileno()}]:{key}", pass_fds=[log.fileno()])
