@@ -209,10 +209,6 @@ def killed_at(tree, call, count, *arguments, images="cut"):
     return status
 
 
-def complete(tree, images="cut"):
-    return os.path.exists(os.path.join(tree.directory, images, "inventory.img"))
-
-
 def stale_iptables(tree):
     # Killed with the lock in place, at some call before the tree is gone, and nobody there to remove it: the keeper of
     # the lock is there at the end only.
@@ -226,67 +222,6 @@ def stale_iptables(tree):
     expect("left over from a run that was killed" in said, "it does not say so: " + said[-2000:])
     expect("CRIU" not in rules(), "the chain is still there: " + rules())
     tree.talk("after the next dump")
-
-
-def killed_anywhere(tree, method):
-    """A dump that is killed leaves the tree with its connection, or a checkpoint with it."""
-    trees = checkpoints = 0
-    for call in ("kill", "sendto", "setsockopt", "ptrace", "close"):
-        count = 1
-        while True:
-            status = killed_at(tree, call, count, "--network-lock", method)
-            when = f"killed at call {count} of {call}"
-            settle(tree)
-            if tree.alive():
-                trees += 1
-                expect("table inet CRIU" not in rules(), f"{when}: the tree lives, but the lock is there: {rules()}")
-            else:
-                expect(complete(tree), f"{when}: no tree, no checkpoint")
-                checkpoints += 1
-                expect_lock(when)
-                tree.restore(images="cut")
-            tree.talk(when)
-            if status == 0:
-                break
-            # Most of many calls of a kind are alike.
-            count += 1 if count < 4 else count // 2
-    return trees, checkpoints
-
-
-def settle(tree):
-    """Waits until nobody keeps anything for a dump that is gone."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        if not any(name == "criu-cli" for name in commands()):
-            return
-        tree.reap()
-        time.sleep(0.01)
-    raise Failure("somebody is left of a dump: " + str(commands()))
-
-
-def commands():
-    """Of our own descendants and those that were handed on to us."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat", encoding="utf-8") as file:
-                    text = file.read()
-                if os.readlink(f"/proc/{entry}/ns/net") == os.readlink("/proc/self/ns/net"):
-                    found.append(text[text.index("(") + 1:text.rindex(")")])
-            except (OSError, ValueError):
-                pass
-    return found
-
-
-def expect_lock(when):
-    expect("drop" in rules().lower(), f"{when}: there is a checkpoint, but no lock: {rules()}")
-
-
-def killed_dump(tree):
-    trees, checkpoints = killed_anywhere(tree, "nftables")
-    print(f"# {trees} trees went on, {checkpoints} checkpoints were restored")
-    expect(trees > 10 and checkpoints > 5, "the dumps were all killed on one side of the point of no return")
 
 
 def failed_restore(tree):
@@ -319,33 +254,6 @@ def address_in_use(tree):
     expect(tree.alive() and tree.pid == pid, "the tree is gone")
     tree.talk("after the restore that failed")
     expect("CRIU" not in rules(), "rules are left: " + rules())
-
-
-def killed_restore(tree):
-    tree.dump("--network-lock", "nftables")
-    locked = rules()
-    cut = 0
-    for call in ("clone3", "futex", "ptrace", "wait4", "openat"):
-        for count in (1, 2, 3, 5, 8, 13, 21, 34):
-            status, _ = tree.criu("restore", "-d", before=killing(call, count))
-            if status == 0:
-                tree.talk("after a restore that was meant to be killed")
-                tree.dump("--network-lock", "nftables")
-                locked = rules()
-                break
-            until = time.monotonic() + 10
-            while tree.alive() and time.monotonic() < until:
-                tree.reap()
-            if tree.alive():
-                tree.talk(f"killed at call {count} of {call}")
-                tree.dump("--network-lock", "nftables")
-                locked = rules()
-                continue
-            cut += 1
-            expect(rules() == locked, f"killed at call {count} of {call}: the lock is gone: {rules()}")
-    expect(cut > 5, f"only {cut} restores were killed")
-    tree.restore()
-    tree.talk("after the last restore")
 
 
 def another_machine(tree):
@@ -394,10 +302,8 @@ CASES = {
     "iptables: the rules of others stay as they are": iptables_of_others,
     "nftables: a lock that a killed dump left is found and removed": stale_nftables,
     "iptables: a lock that a killed dump left is found and removed": stale_iptables,
-    "a dump that is killed, wherever: the tree or its checkpoint, with the connection": killed_dump,
     "a restore that fails keeps the lock, and another one works: port, address, route": failed_restore,
     "a restore beside the living tree fails, and the tree goes on": address_in_use,
-    "a restore that is killed keeps the lock, and another one works": killed_restore,
     "a restore where no lock is": another_machine,
     "nftables and iptables not usable": no_firewall,
 }
