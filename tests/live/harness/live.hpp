@@ -36,6 +36,8 @@ struct Options {
   std::string restore_fails{};
   // Called between the dump and the restore with the image directory.
   std::function<void(const std::string& images)> tamper{};
+  // More checkpoints than this are known to fail.
+  int most_rounds = 1'000'000;
   // What the test checks is what its options change: without a checkpoint it would fail.
   bool not_dry = false;
   // Runs in a process outside of the tree, from before the test until after it: it says outside_ready() when it is.

@@ -73,7 +73,7 @@ class Act {
 
   void perform() {
     start_victim();
-    for (int round = 1; round <= config_.rounds; ++round) {
+    for (int round = 1; round <= std::min(config_.rounds, test_.options.most_rounds); ++round) {
       if (config_.setting != Setting::dry && !checkpoint(round)) {
         return;
       }
