@@ -15,12 +15,14 @@
 
 static const char name[] = "example";
 
-static void note(const char *what, int number) {
+static void note(const char* what, int number) {
   char line[64];
   int fd = openat(criu_get_image_dir(), "example-plugin.txt", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   int size = snprintf(line, sizeof line, "%s %d\n", what, number);
-  if (fd >= 0 && write(fd, line, (size_t)size) != size) perror("example plugin");
-  if (fd >= 0) close(fd);
+  if (fd >= 0 && write(fd, line, (size_t)size) != size)
+    perror("example plugin");
+  if (fd >= 0)
+    close(fd);
 }
 
 static int init(int stage) {
@@ -34,21 +36,26 @@ static void finish(int stage, int result) {
 }
 
 /* A file is known again by the number that it is given at the dump. */
-static void name_file(char *path, size_t size, int id) { snprintf(path, size, "example-plugin-%d.txt", id); }
+static void name_file(char* path, size_t size, int id) { snprintf(path, size, "example-plugin-%d.txt", id); }
 
 static int dump_file(int fd, int id) {
   struct stat st;
   char path[64], text[16];
   int size, file, flags = fcntl(fd, F_GETFL);
-  if (fstat(fd, &st) != 0 || flags < 0) return -errno;
-  if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(10, 229)) return -ENOTSUP;
+  if (fstat(fd, &st) != 0 || flags < 0)
+    return -errno;
+  if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(10, 229))
+    return -ENOTSUP;
   name_file(path, sizeof path, id);
   file = openat(criu_get_image_dir(), path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (file < 0) return -errno;
+  if (file < 0)
+    return -errno;
   size = snprintf(text, sizeof text, "%d\n", flags);
-  if (write(file, text, (size_t)size) != size) size = -EIO;
+  if (write(file, text, (size_t)size) != size)
+    size = -EIO;
   close(file);
-  if (size < 0) return size;
+  if (size < 0)
+    return size;
   return add_inventory_plugin(name); /* the restore needs us */
 }
 
@@ -57,7 +64,8 @@ static int restore_file(int id) {
   int fd, flags = 0, file;
   name_file(path, sizeof path, id);
   file = openat(criu_get_image_dir(), path, O_RDONLY | O_CLOEXEC);
-  if (file < 0) return -ENOTSUP;
+  if (file < 0)
+    return -ENOTSUP;
   if (read(file, text, sizeof text - 1) <= 0 || sscanf(text, "%d", &flags) != 1) {
     close(file);
     return -EINVAL;
