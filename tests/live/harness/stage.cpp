@@ -305,6 +305,10 @@ class Act {
     // Orphans of the tree end up here instead of with an init that may reap them late.
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   }
+  // What a tree leaves of System V IPC goes with the stage. The programs of this suite run in it, too.
+  if (::unshare(CLONE_NEWIPC) != 0) {
+    outcome.failures.push_back(std::string("can't make an IPC namespace: ") + std::strerror(errno));
+  }
   if (outcome.failures.empty()) {
     outcome = Act(test, config, directory).run();
   }

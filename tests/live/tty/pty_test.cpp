@@ -388,8 +388,7 @@ LIVE_TEST("tty: output that is held up, by who types and by a program") {
 }
 
 LIVE_TEST("tty: settings that are locked") {
-  const auto pair = open_pair();
-  const int master = pair.master, slave = pair.slave;
+  const int slave = open_pair().slave;
   termios lock{};
   lock.c_lflag = ECHO;
   constexpr unsigned long set_lock = 0x5457, get_lock = 0x5456;
