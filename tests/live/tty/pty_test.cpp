@@ -182,7 +182,8 @@ LIVE_TEST("tty: typed on meanwhile, with echo and signals on") {
   CHECK_EQ(take(master), "e\r\n");
 }
 
-LIVE_TEST("tty: buffers that are full to the brim") {
+// A second dump finds no room to put back what it took out to look at it.
+LIVE_TEST("tty: buffers that are full to the brim", {.most_rounds = 1}) {
   const auto pair = open_pair();
   const int master = pair.master, slave = pair.slave;
   make_raw(slave);
