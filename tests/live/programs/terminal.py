@@ -86,6 +86,12 @@ class Tmux:
     def resize(self, rows, columns):
         fcntl.ioctl(self.terminal.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
+    def columns(self):
+        """What the editor says; 0 until it says something."""
+        self.terminal.type(":set columns?\r")
+        said = re.findall(r"columns=(\d+)", self.screen())
+        return int(said[-1]) if said else 0
+
     def check(self, n):
         assert ("begun" if n == 0 else f"typing {n - 1}") in self.screen(), "the screen has changed"
         # It has been in the middle of an insertion.
@@ -95,8 +101,8 @@ class Tmux:
         self.resize(30 + n, 100 + n)
         self.terminal.until(lambda: self.ask("display-message", "-p", "#{pane_width} #{pane_height}").strip() ==
                             f"{100 + n} {29 + n}", "the pane has the new size")
-        self.terminal.type(":set columns?\r")
-        self.terminal.until(lambda: f"columns={100 + n}" in self.screen(), "the editor knows the new size")
+        # The editor hears of it a little later than the pane, and may be asked before it does.
+        self.terminal.until(lambda: self.columns() == 100 + n, "the editor knows the new size")
         self.terminal.type(f"otyping {n}")
         self.terminal.until(lambda: f"typing {n}" in self.screen(), "what is typed is seen")
 
