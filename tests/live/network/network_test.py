@@ -6,6 +6,7 @@ lock, what is left of it, and what addresses, routes and ports a restore finds. 
 network_test.py CRIU-CLI [CASE...]        in TAP
 """
 import os
+import select
 import re
 import shutil
 import signal
@@ -124,10 +125,12 @@ class Tree:
     def end(self):
         self.line.close()
         if self.alive():
+            pidfd = os.pidfd_open(self.pid)
             os.kill(self.pid, signal.SIGKILL)
-        until = time.monotonic() + 10
-        while self.alive() and time.monotonic() < until:
-            time.sleep(0.01)
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            ended.poll(10000)
+            os.close(pidfd)
         self.reap()
 
 
