@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -305,6 +306,40 @@ LIVE_TEST("memory: more than the machine has, taken piece by piece") {
     CHECK_EQ(begin[i * gib], static_cast<char>(i + 1));
     CHECK_EQ(begin[i * gib + page], 0);
   }
+}
+
+// Where programs lie that are started without address space randomisation: the one that restores is.
+LIVE_TEST("memory: areas where the restoring program lies",
+          {.tamper = [](const std::string&) { REQUIRE(::personality(ADDR_NO_RANDOMIZE) >= 0); }}) {
+  constexpr std::size_t size = 4 << 20;
+  char* areas[3];
+  int found = 0;
+  for (const std::uintptr_t at : {0x555555554000UL, 0x7ffff7c00000UL, 0x7fffffbff000UL}) {
+    void* area = ::mmap(reinterpret_cast<void*>(at), size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (area != MAP_FAILED) {  // this test lies there itself in its second round
+      areas[found++] = static_cast<char*>(area);
+    }
+  }
+  for (int i = 0; i < found; ++i) {
+    std::memset(areas[i], 'a' + i, size);
+  }
+  Child child([&] {
+    areas[0][page] = '!';
+    checkpoint_here();
+    for (int i = 0; i < found; ++i) {
+      CHECK_EQ(areas[i][size - 1], 'a' + i);
+    }
+    CHECK_EQ(areas[0][page], '!');
+  });
+  checkpoint_here();
+  CHECK_EQ(found, 3);
+  for (int i = 0; i < found; ++i) {
+    CHECK_EQ(areas[i][0], 'a' + i);
+    CHECK_EQ(areas[i][page], 'a' + i);
+    CHECK_EQ(areas[i][size - 1], 'a' + i);
+  }
+  CHECK_EQ(child.finish(), 0);
 }
 
 LIVE_TEST("memory: five thousand areas") {

@@ -128,7 +128,9 @@ TEST_CASE("a pagemap resolves what it leaves to its parents") {
   CHECK(map.runs()[2].size == page_size);
   CHECK(map.runs()[2].offset == 4 * page_size);
   CHECK(map.runs()[3].offset == page_size);
-  CHECK(map.runs()[0].fd != map.runs()[1].fd);
+  CHECK(map.fd(map.runs()[0]) != map.fd(map.runs()[1]));
+  CHECK(map.fd(map.runs()[1]) == map.fd(map.runs()[2]));
+  CHECK(map.fd(map.runs()[0]) == map.fd(map.runs()[3]));
 }
 
 TEST_CASE("pagemaps that cannot be true are refused") {

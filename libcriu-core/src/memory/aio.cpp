@@ -114,13 +114,13 @@ std::string name_ring(const images::vma_entry& vma, const TaskImage& task) {
   return fmt::format("the ring of asynchronous I/O at {:x} of {}", vma.start(), task.name());
 }
 
-std::vector<std::byte> read_saved(const images::vma_entry& vma, const std::vector<Run>& runs, const std::string& what) {
+std::vector<std::byte> read_saved(const images::vma_entry& vma, const Pagemap& pagemap, const std::string& what) {
   std::vector<std::byte> bytes(vma.end() - vma.start());
-  for (const auto& run : runs) {
+  for (const auto& run : pagemap.runs()) {
     const auto from = std::max(run.start, vma.start());
     const auto to = std::min(run.start + run.size, vma.end());
     for (auto at = from; at < to;) {
-      const auto got = check(::pread(run.fd, bytes.data() + (at - vma.start()), to - at,
+      const auto got = check(::pread(pagemap.fd(run), bytes.data() + (at - vma.start()), to - at,
                                      static_cast<off_t>(run.offset + (at - run.start))),
                              "read the contents of", what);
       if (got == 0) {
@@ -151,7 +151,7 @@ void save_aio_ring(const procfs::Task& task, const procfs::Area& area, images::m
   entry.set_ring_len(static_cast<std::uint32_t>(size));
 }
 
-void AioRings::read(const TaskImage& task, const std::vector<Run>& saved) {
+void AioRings::read(const TaskImage& task, const Pagemap& saved) {
   for (const auto& vma : task.mm.vmas()) {
     if ((vma.status() & aio_ring) != 0) {
       saved_[vma.start()] = read_saved(vma, saved, name_ring(vma, task));

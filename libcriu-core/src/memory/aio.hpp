@@ -32,7 +32,7 @@ void save_aio_ring(const procfs::Task&, const procfs::Area&, images::mm_entry&);
 class AioRings {
  public:
   // What was in them.
-  void read(const TaskImage&, const std::vector<Run>& saved);
+  void read(const TaskImage&, const Pagemap& saved);
   // Inside the task, once it has made its children: they would inherit the memory without the context.
   void make(RestoreContext&, const TaskImage&);
   const Interval& find(const images::vma_entry& vma) const { return parked_.at(vma.start()); }

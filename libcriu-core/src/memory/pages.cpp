@@ -12,13 +12,15 @@
 
 namespace criu::memory {
 
+using base::check;
 using base::Error;
 
 namespace {
 
 enum Flags : std::uint32_t { in_parent = 1, lazy = 2, present = 4 };
 
-constexpr int longest_chain = 1024;
+constexpr std::size_t longest_chain = 512;  // so that the way to the last is a path the kernel takes
+constexpr std::string_view parent_step = "parent/";
 
 struct Entry {
   std::uint64_t start, size;
@@ -42,8 +44,9 @@ Entry decode(const images::pagemap_entry& message, const std::string& name, std:
   return entry;
 }
 
-// The part of `from` that lies in [start, start + size), which must be covered without a gap.
-void take_from_parent(const std::vector<Run>& from, const Entry& entry, const std::string& name,
+// The part of `from` that the entry stands for, which must be covered without a gap. `first_file` is what the parent's
+// files are numbered from.
+void take_from_parent(const std::vector<Run>& from, std::size_t first_file, const Entry& entry, const std::string& name,
                       std::vector<Run>& into) {
   auto run = std::upper_bound(from.begin(), from.end(), entry.start,
                               [](std::uint64_t at, const Run& r) { return at < r.start + r.size; });
@@ -51,7 +54,7 @@ void take_from_parent(const std::vector<Run>& from, const Entry& entry, const st
   const std::uint64_t end = entry.start + entry.size;
   for (; at < end && run != from.end() && run->start <= at; ++run) {
     const auto size = std::min(end, run->start + run->size) - at;
-    into.push_back({at, size, run->fd, run->offset + (at - run->start)});
+    into.push_back({at, size, first_file + run->file, run->offset + (at - run->start)});
     at += size;
   }
   if (at < end) {
@@ -64,11 +67,24 @@ void take_from_parent(const std::vector<Run>& from, const Entry& entry, const st
 
 Pagemap Pagemap::read(const image::Directory& dir, const image::Type& type, std::uint64_t number, bool optional) {
   Pagemap pagemap;
-  pagemap.add(dir, type, number, 0, optional);
+  pagemap.add(dir, type, number, {}, optional);
   return pagemap;
 }
 
-void Pagemap::add(const image::Directory& dir, const image::Type& type, std::uint64_t number, int depth,
+void Pagemap::close_files() {
+  for (auto& file : files_) {
+    file.fd = {};
+  }
+}
+
+void Pagemap::open_files(const image::Directory& dir) {
+  for (auto& file : files_) {
+    file.fd =
+        base::Fd(check(::openat(dir.fd(), file.path.c_str(), O_RDONLY | O_CLOEXEC), "open pages image", file.path));
+  }
+}
+
+void Pagemap::add(const image::Directory& dir, const image::Type& type, std::uint64_t number, const std::string& way,
                   bool optional) {
   auto reader = dir.open(type, number);
   if (!reader) {
@@ -85,9 +101,9 @@ void Pagemap::add(const image::Directory& dir, const image::Type& type, std::uin
   base::Fd pages(::openat(dir.fd(), pages_name.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat st {};
   if (pages) {
-    base::check(::fstat(pages.get(), &st), "stat image", pages_name);
+    check(::fstat(pages.get(), &st), "stat image", pages_name);
   }
-  std::vector<Run> parent_runs;
+  Pagemap parent;
   bool parent_read = false;
   std::uint64_t offset = 0;
   std::uint64_t last = 0;
@@ -100,29 +116,27 @@ void Pagemap::add(const image::Directory& dir, const image::Type& type, std::uin
         throw Error("corrupt checkpoint",
                     fmt::format("{} is missing or shorter than {} says", pages_name, reader->name()), 0);
       }
-      runs_.push_back({entry.start, entry.size, pages.get(), offset});
+      runs_.push_back({entry.start, entry.size, 0, offset});
       offset += entry.size;
     } else if ((entry.flags & in_parent) != 0) {
       if (!parent_read) {
-        if (depth == longest_chain) {
+        if (way.size() == longest_chain * parent_step.size()) {
           throw Error("corrupt checkpoint", "the chain of parent images has no end", 0);
         }
-        base::Fd fd(base::check(::openat(dir.fd(), "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open parent images",
-                                reader->name()));
-        Pagemap parent;
-        parent.add(image::Directory(std::move(fd)), type, number, depth + 1, false);
-        parent_runs = std::move(parent.runs_);
-        std::move(parent.files_.begin(), parent.files_.end(), std::back_inserter(files_));
+        base::Fd fd(check(::openat(dir.fd(), "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open parent images",
+                          reader->name()));
+        parent.add(image::Directory(std::move(fd)), type, number, way + std::string(parent_step), false);
         parent_read = true;
       }
-      take_from_parent(parent_runs, entry, reader->name(), runs_);
+      take_from_parent(parent.runs_, pages ? 1 : 0, entry, reader->name(), runs_);
     } else {
       throw Error("cannot restore", reader->name(), 0, "its pages were left to a lazy-pages server");
     }
   }
   if (pages) {
-    files_.push_back(std::move(pages));
+    files_.push_back({way + pages_name, std::move(pages)});
   }
+  std::move(parent.files_.begin(), parent.files_.end(), std::back_inserter(files_));
 }
 
 }  // namespace criu::memory

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <string>
 #include <vector>
 
 #include "base/fd.hpp"
@@ -17,7 +17,7 @@ constexpr std::uint64_t page_size = 4096;
 struct Run {
   std::uint64_t start;   // address, or offset in a shared object; bytes
   std::uint64_t size;    // bytes
-  int fd;                // pages file, owned by the Pagemap
+  std::size_t file;      // which of the pagemap's files has them
   std::uint64_t offset;  // in that file
 };
 
@@ -29,12 +29,23 @@ class Pagemap {
                       bool optional = false);
 
   const std::vector<Run>& runs() const { return runs_; }
+  int fd(const Run& run) const { return files_[run.file].fd.get(); }
+
+  // Who reads the pagemaps of many tasks before any of them is filled cannot have all their files open meanwhile.
+  void close_files();
+  void open_files(const image::Directory& dir);
 
  private:
-  void add(const image::Directory& dir, const image::Type& type, std::uint64_t number, int depth, bool optional);
+  struct File {
+    std::string path;  // from the directory of the checkpoint
+    base::Fd fd;
+  };
+
+  void add(const image::Directory& dir, const image::Type& type, std::uint64_t number, const std::string& way,
+           bool optional);
 
   std::vector<Run> runs_;
-  std::vector<base::Fd> files_;
+  std::vector<File> files_;
 };
 
 }  // namespace criu::memory

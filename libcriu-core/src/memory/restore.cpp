@@ -44,7 +44,8 @@ std::string where(const TaskImage& task, const images::vma_entry& vma) {
 
 // One job of reading: a run, or a piece of a large one, into one area.
 struct Job {
-  Run run;
+  int fd;
+  std::uint64_t offset, size;  // in that file; bytes
   std::byte* into;
   bool compare;
 };
@@ -54,9 +55,17 @@ struct Job {
 // ten times as long.
 class Filler {
  public:
-  // The buffer's own pages are faults, too: for little to do a small one.
+  // The buffer's own pages are faults, too, and dearer than system calls: for little to do a small one, for very little
+  // one on the stack.
   explicit Filler(std::uint64_t most)
-      : size_(most >= worth_a_large_buffer ? largest_buffer : small_buffer), buffer_(map_buffer(size_)) {}
+      : size_(most >= worth_a_large_buffer ? largest_buffer
+              : most >= worth_a_buffer     ? small_buffer
+                                           : sizeof tiny_[0]),
+        on_stack_(size_ == sizeof tiny_[0]),
+        mapped_(on_stack_ ? base::Mapping() : map_buffer(size_)),
+        saved_(on_stack_ ? tiny_[0] : mapped_.data()) {}
+  Filler(const Filler&) = delete;
+  Filler& operator=(const Filler&) = delete;
 
   // Runs that follow each other in their file are read at once. Returns the number of jobs done, at least one.
   std::size_t fill(std::span<const Job> jobs) {
@@ -64,21 +73,21 @@ class Filler {
     parts_.clear();
     std::uint64_t bytes = 0;
     for (const auto& job : jobs) {
-      if (job.compare != first.compare || job.run.fd != first.run.fd || job.run.offset != first.run.offset + bytes ||
-          bytes + job.run.size > size_) {
+      if (job.compare != first.compare || job.fd != first.fd || job.offset != first.offset + bytes ||
+          bytes + job.size > size_) {
         break;
       }
-      parts_.push_back({job.into, job.run.size});
-      bytes += job.run.size;
+      parts_.push_back({job.into, job.size});
+      bytes += job.size;
     }
     if (const auto count = parts_.size(); count > 0) {
-      fill_parts(first, first.run.offset, bytes);
+      fill_parts(first, first.offset, bytes);
       return count;
     }
-    for (std::uint64_t done = 0, part = 0; done < first.run.size; done += part) {
-      part = std::min(size_, first.run.size - done);
+    for (std::uint64_t done = 0, part = 0; done < first.size; done += part) {
+      part = std::min(size_, first.size - done);
       parts_.assign(1, {first.into + done, part});
-      fill_parts(first, first.run.offset + done, part);
+      fill_parts(first, first.offset + done, part);
     }
     return 1;
   }
@@ -88,12 +97,13 @@ class Filler {
 
  private:
   static constexpr std::uint64_t worth_a_large_buffer = 4 << 20;
+  static constexpr std::uint64_t worth_a_buffer = 1 << 20;
   static constexpr std::uint64_t largest_buffer = 256 << 10;
   static constexpr std::uint64_t small_buffer = 32 << 10;
 
   void fill_parts(const Job& job, std::uint64_t offset, std::uint64_t bytes) {
-    read(job.run.fd, offset, bytes);
-    from_.assign(1, {buffer_.data(), bytes});
+    read(job.fd, offset, bytes);
+    from_.assign(1, {saved_, bytes});
     if (job.compare) {
       keep_differing();
     }
@@ -103,20 +113,22 @@ class Filler {
   // Over memory inherited from the parent: pages that are equal stay shared. The task's own memory file is the one way
   // to look at them that neither faults nor, as process_vm_readv does since 5.19, makes them private.
   void keep_differing() {
-    if (!inherited_) {
-      inherited_ = map_buffer(size_);
+    if (!memory_) {
+      if (!on_stack_) {
+        mapped_inherited_ = map_buffer(size_);
+      }
+      inherited_ = on_stack_ ? tiny_[1] : mapped_inherited_.data();
       memory_ = base::Fd(check(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC), "open", "/proc/self/mem"));
     }
     from_.clear();
     auto parts = std::exchange(parts_, {});
-    auto* saved = buffer_.data();
+    auto* saved = saved_;
     for (const auto& [into, size] : parts) {
-      if (::pread(memory_.get(), inherited_.data(), size, reinterpret_cast<off_t>(into)) !=
-          static_cast<ssize_t>(size)) {
+      if (::pread(memory_.get(), inherited_, size, reinterpret_cast<off_t>(into)) != static_cast<ssize_t>(size)) {
         throw Error("read memory inherited from the parent", {}, errno);
       }
       for (std::uint64_t page = 0; page < size; page += page_size) {
-        if (std::memcmp(inherited_.data() + page, saved + page, page_size) == 0) {
+        if (std::memcmp(inherited_ + page, saved + page, page_size) == 0) {
           ++equal_;
         } else {
           from_.push_back({saved + page, page_size});
@@ -129,8 +141,7 @@ class Filler {
 
   void read(int fd, std::uint64_t offset, std::uint64_t bytes) {
     for (std::uint64_t done = 0; done < bytes;) {
-      const auto got =
-          check(::pread(fd, buffer_.data() + done, bytes - done, static_cast<off_t>(offset + done)), "read pages");
+      const auto got = check(::pread(fd, saved_ + done, bytes - done, static_cast<off_t>(offset + done)), "read pages");
       if (got == 0) {
         throw Error("corrupt checkpoint", "a pages image became shorter while it was read", 0);
       }
@@ -161,8 +172,11 @@ class Filler {
     }
   }
 
+  std::byte tiny_[2][4096];
   std::uint64_t size_;
-  base::Mapping buffer_, inherited_;
+  bool on_stack_;
+  base::Mapping mapped_, mapped_inherited_;
+  std::byte *saved_, *inherited_ = nullptr;  // size_ bytes each
   base::Fd memory_;
   std::vector<iovec> from_, parts_;  // of no more pages than the buffer has
   std::uint64_t equal_ = 0;
@@ -176,6 +190,17 @@ bool same_area(const images::vma_entry& a, const images::vma_entry& b) {
 // The flags a private area is first mapped with: locking and the fixed place come later.
 int private_flags(const images::vma_entry& vma) {
   return static_cast<int>((vma.flags() & ~static_cast<unsigned>(MAP_LOCKED)) | MAP_FIXED);
+}
+
+// Maps nothing there, if the range is free: neither used by anything of this program nor needed for its stack to grow.
+bool hold(std::uint64_t start, std::uint64_t size) {
+  constexpr std::uint64_t stack_room = 16 << 20;
+  const auto stack = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
+  if (start < stack && start + size > stack - stack_room) {
+    return false;
+  }
+  return ::mmap(pointer(start), size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+                0) != MAP_FAILED;
 }
 
 // How an area is mapped until it is filled. A large one with nothing to fill in is mapped as it will be: reserved
@@ -221,7 +246,7 @@ class Fill {
     const std::lock_guard lock(mutex_);
     const auto first = next_;
     for (std::uint64_t bytes = 0; next_ < jobs_.size() && bytes < piece; ++next_) {
-      bytes += jobs_[next_].run.size;
+      bytes += jobs_[next_].size;
     }
     return {jobs_.data() + first, next_ - first};
   }
@@ -252,48 +277,54 @@ class Fill {
 
 }  // namespace
 
-void Restored::fill(RestoreContext& context, const TaskImage& task, const Restored* parent) {
-  const auto pagemap = Pagemap::read(context.images, image::type::pagemap, task.entry.pid());
-  vdso_ = plan_vdso(context.inherited.vdso, task, pagemap);
-  map_beside(context, task, pagemap.runs(), parent);
-  read_pages(*context.shared, task, pagemap, parent);
-  aio_rings_.read(task, pagemap.runs());
+void Restored::study(const RestoreContext& context, const TaskImage& task) {
+  pagemap_ = Pagemap::read(context.images, image::type::pagemap, task.entry.pid());
+  vdso_ = plan_vdso(context.inherited.vdso, task, pagemap_);
+  aio_rings_.read(task, pagemap_);
+  pagemap_.close_files();
 }
 
-// Finds out what is inherited, and gives the rest places relative to the start of one range. Areas that are near each
-// other stay at the same distance, so that the restorer can move them in one go and that they share page tables; and
-// each keeps its place within a huge page, so that huge pages can be moved as such. Returns the size of the range.
-std::uint64_t Restored::choose_places(const TaskImage& task, const Restored* parent) {
+void Restored::fill(RestoreContext& context, const TaskImage& task, const Restored* parent) {
+  map_areas(context, task, parent);
+  if (parent != nullptr) {
+    clear_pages_of(*parent);
+  }
+  pagemap_.open_files(context.images);
+  read_pages(*context.shared, task);
+  pagemap_.close_files();
+}
+
+// Finds out what is inherited, and gathers the rest. Areas that are near each other are parked at the same distance, so
+// that the restorer can move them in one go and that they share page tables.
+std::vector<Restored::Cluster> Restored::list_areas(const TaskImage& task, const Restored* parent) {
   constexpr std::uint64_t near = 16 << 20;
-  std::uint64_t room = 0;
+  std::vector<Cluster> clusters;
   const images::vma_entry* last = nullptr;
   for (const auto& vma : task.mm.vmas()) {
     if (!is_filled(vma)) {
       continue;
     }
-    if (parent != nullptr && is_private(vma)) {
-      const auto* theirs = parent->find(vma.start());
-      if (theirs != nullptr && same_area(*theirs->vma, vma)) {
-        parked_.push_back({&vma, theirs->at, true, theirs->prot});
-        continue;
-      }
+    const auto* theirs = parent != nullptr && is_private(vma) ? parent->find(vma.start()) : nullptr;
+    if (theirs != nullptr && same_area(*theirs->vma, vma)) {
+      parked_.push_back({&vma, theirs->at, true, theirs->prot});
+      last = nullptr;
+      continue;
     }
     if (last == nullptr || vma.start() - last->end() > near) {
-      room = (room + huge - 1) / huge * huge + vma.start() % huge;
-    } else {
-      room += vma.start() - last->end();
+      clusters.push_back({parked_.size(), 0, vma.start(), 0});
     }
-    parked_.push_back({&vma, room, false, 0});
-    room += vma.end() - vma.start();
+    parked_.push_back({&vma, 0, false, 0});
+    clusters.back().end = parked_.size();
+    clusters.back().size = vma.end() - clusters.back().start;
     last = &vma;
   }
-  return room;
+  return clusters;
 }
 
 // The parent may have had nothing to fill in where this task has.
-void Restored::make_writable(const TaskImage& task, const std::vector<Run>& runs) {
+void Restored::make_writable(const TaskImage& task) {
   for (auto& area : parked_) {
-    const auto wanted = filling_protection(*area.vma, runs);
+    const auto wanted = filling_protection(*area.vma, pagemap_.runs());
     if (!area.inherited || (wanted & PROT_WRITE) == 0 || (area.prot & PROT_WRITE) != 0) {
       continue;
     }
@@ -304,31 +335,56 @@ void Restored::make_writable(const TaskImage& task, const std::vector<Run>& runs
   }
 }
 
-void Restored::map_beside(RestoreContext& context, const TaskImage& task, const std::vector<Run>& runs,
-                          const Restored* parent) {
-  const auto room = choose_places(task, parent);
-  make_writable(task, runs);
-  if (room == 0) {
+void Restored::park_at(const Cluster& cluster, std::uint64_t place) {
+  for (auto i = cluster.first; i < cluster.end; ++i) {
+    parked_[i].at = place + (parked_[i].vma->start() - cluster.start);
+  }
+}
+
+// In one range for all; each keeps its place within a huge page, so that huge pages can be moved as such.
+void Restored::park_beside(RestoreContext& context, const std::vector<Cluster>& clusters) {
+  std::uint64_t room = 0;
+  std::vector<std::uint64_t> places;
+  for (const auto& cluster : clusters) {
+    places.push_back((room + huge - 1) / huge * huge + cluster.start % huge);
+    room = places.back() + cluster.size;
+  }
+  if (clusters.empty()) {
     return;
   }
   Space space;
   space.take(context.inherited.mappings);
   space.take(context.needed_addresses);
-  // Held as a whole first: nothing else may come to lie between the areas meanwhile.
   const auto base = space.map(room, huge, PROT_NONE, MAP_NORESERVE);
   context.inherited.mappings.push_back({base, base + room});
-  for (auto& area : parked_) {
-    if (!area.inherited) {
-      area.at += base;
-      area.prot = filling_protection(*area.vma, runs);
-    }
+  for (std::size_t i = 0; i < clusters.size(); ++i) {
+    park_at(clusters[i], base + places[i]);
   }
+}
+
+void Restored::map_areas(RestoreContext& context, const TaskImage& task, const Restored* parent) {
+  const auto& runs = pagemap_.runs();
+  auto clusters = list_areas(task, parent);
+  make_writable(task);
+  // Each is held as a whole first: nothing else may come to lie between its areas meanwhile.
+  std::erase_if(clusters, [&](const Cluster& cluster) {
+    const bool free = hold(cluster.start, cluster.size);
+    if (free) {
+      park_at(cluster, cluster.start);
+    }
+    return free;
+  });
+  park_beside(context, clusters);
   for (std::size_t first = 0; first < parked_.size();) {
     std::size_t next = first + 1;
-    while (next < parked_.size() && mapped_alike(parked_[next - 1], parked_[next])) {
-      ++next;
-    }
     if (!parked_[first].inherited) {
+      parked_[first].prot = filling_protection(*parked_[first].vma, runs);
+      for (; next < parked_.size() && !parked_[next].inherited; ++next) {
+        parked_[next].prot = filling_protection(*parked_[next].vma, runs);
+        if (!mapped_alike(parked_[next - 1], parked_[next])) {
+          break;
+        }
+      }
       map_run(context, task, first, next);
     }
     first = next;
@@ -368,68 +424,66 @@ const Restored::Parked* Restored::find(std::uint64_t address) const {
   return area != parked_.end() && area->vma->start() <= address ? &*area : nullptr;
 }
 
-void Restored::read_pages(restorer::Shared& shared, const TaskImage& task, const Pagemap& pagemap,
-                          const Restored* parent) {
-  std::vector<Job> jobs;
-  std::uint64_t bytes = 0;
-  runs_ = pagemap.runs();
-  for (auto run : runs_) {
-    while (run.size > 0) {
-      const auto* area = find(run.start);
-      if (area == nullptr) {
-        const auto vma = std::find_if(task.mm.vmas().begin(), task.mm.vmas().end(), [&](const auto& v) {
-          return v.start() <= run.start && run.start < v.end() && (v.status() & (vdso | aio_ring | shadow_stack)) != 0;
-        });
-        if (vma == task.mm.vmas().end()) {
-          throw Error("corrupt checkpoint",
-                      fmt::format("page {:#x} of {} lies in no private area", run.start, task.name()), 0);
-        }
-        // This kernel's vDSO takes the place of the saved one.
-        const auto part = std::min(run.size, vma->end() - run.start);
-        run = {run.start + part, run.size - part, run.fd, run.offset + part};
+// Pages that the parent had filled and this task does not have: back to what the bare mapping shows.
+void Restored::clear_pages_of(const Restored& parent) const {
+  const auto& runs = pagemap_.runs();
+  auto mine = runs.begin();
+  for (const auto& theirs : parent.pagemap_.runs()) {
+    for (auto at = theirs.start; at < theirs.start + theirs.size;) {
+      while (mine != runs.end() && mine->start + mine->size <= at) {
+        ++mine;
+      }
+      auto end = theirs.start + theirs.size;
+      if (mine != runs.end() && mine->start <= at) {
+        at = std::min(end, mine->start + mine->size);
         continue;
       }
-      const auto part = std::min({run.size, area->vma->end() - run.start, piece});
-      jobs.push_back({{run.start, part, run.fd, run.offset},
-                      pointer(area->at + (run.start - area->vma->start())),
-                      area->inherited});
-      bytes += part;
-      run = {run.start + part, run.size - part, run.fd, run.offset + part};
+      if (mine != runs.end()) {
+        end = std::min(end, mine->start);
+      }
+      const auto* area = find(at);
+      if (area != nullptr) {
+        end = std::min(end, area->vma->end());
+        if (area->inherited) {
+          ::madvise(pointer(area->at + (at - area->vma->start())), end - at, MADV_DONTNEED);
+        }
+      } else {
+        end = at + page_size;
+      }
+      at = end;
     }
   }
-  if (parent != nullptr) {
-    // Pages that the parent had filled and this task does not have: back to what the bare mapping shows.
-    auto mine = runs_.begin();
-    for (const auto& theirs : parent->runs_) {
-      for (auto at = theirs.start; at < theirs.start + theirs.size;) {
-        while (mine != runs_.end() && mine->start + mine->size <= at) {
-          ++mine;
+}
+
+void Restored::read_pages(restorer::Shared& shared, const TaskImage& task) {
+  std::vector<Job> jobs;
+  std::uint64_t bytes = 0;
+  for (const auto& run : pagemap_.runs()) {
+    for (std::uint64_t done = 0, part = 0; done < run.size; done += part) {
+      const auto at = run.start + done;
+      const auto* area = find(at);
+      if (area == nullptr) {
+        const auto vma = std::find_if(task.mm.vmas().begin(), task.mm.vmas().end(), [at](const auto& v) {
+          return v.start() <= at && at < v.end() && (v.status() & (vdso | aio_ring | shadow_stack)) != 0;
+        });
+        if (vma == task.mm.vmas().end()) {
+          throw Error("corrupt checkpoint", fmt::format("page {:#x} of {} lies in no private area", at, task.name()),
+                      0);
         }
-        auto end = theirs.start + theirs.size;
-        if (mine != runs_.end() && mine->start <= at) {
-          at = std::min(end, mine->start + mine->size);
-          continue;
-        }
-        if (mine != runs_.end()) {
-          end = std::min(end, mine->start);
-        }
-        const auto* area = find(at);
-        if (area != nullptr) {
-          end = std::min(end, area->vma->end());
-          if (area->inherited) {
-            ::madvise(pointer(area->at + (at - area->vma->start())), end - at, MADV_DONTNEED);
-          }
-        } else {
-          end = at + page_size;
-        }
-        at = end;
+        // This kernel's vDSO takes the place of the saved one.
+        part = std::min(run.size - done, vma->end() - at);
+        continue;
       }
+      part = std::min({run.size - done, area->vma->end() - at, piece});
+      jobs.push_back(
+          {pagemap_.fd(run), run.offset + done, part, pointer(area->at + (at - area->vma->start())), area->inherited});
+      bytes += part;
     }
   }
   const auto equal = Fill(jobs, bytes).run();
   std::uint64_t compared = 0;
   for (const auto& job : jobs) {
-    compared += job.compare ? job.run.size / page_size : 0;
+    compared += job.compare ? job.size / page_size : 0;
   }
   __atomic_add_fetch(&shared.pages_compared, compared, __ATOMIC_RELAXED);
   __atomic_add_fetch(&shared.pages_skipped_cow, equal, __ATOMIC_RELAXED);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only
-// Restoring an address space: its private areas are mapped and filled beside the running code of the task, where its
-// children inherit them, and the restorer moves them home.
+// Restoring an address space: its private areas are mapped and filled before the running code of the task goes, so that
+// its children inherit them. They lie where they belong if that is free, else beside it, and the restorer moves them
+// home.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +25,10 @@ namespace memory {
 
 class Restored {
  public:
-  // Maps and fills the private areas of the task. Areas that the parent has too, at the same place and of the same
-  // file, are taken over from `parent` (inherited by fork), and pages with equal contents stay shared with it.
+  // What can be found out before the task exists: where its pages lie, what becomes of its vDSO.
+  void study(const RestoreContext&, const TaskImage&);
+  // Maps and fills the private areas of the task, inside it. Areas that the parent has too, at the same place and of
+  // the same file, are taken over from `parent` (inherited by fork), and pages with equal contents stay shared with it.
   void fill(RestoreContext&, const TaskImage&, const Restored* parent);
 
   // What is the task's alone: attaches System V shared memory and makes rings of asynchronous I/O. Once the task has
@@ -52,23 +55,32 @@ class Restored {
     std::uint32_t prot;  // as mapped until it is home
   };
 
-  std::uint64_t choose_places(const TaskImage&, const Restored* parent);
-  void make_writable(const TaskImage&, const std::vector<Run>& runs);
-  void map_beside(RestoreContext&, const TaskImage&, const std::vector<Run>& runs, const Restored* parent);
+  // Areas near each other, of which none is inherited: parked_[first] to parked_[end - 1].
+  struct Cluster {
+    std::size_t first, end;
+    std::uint64_t start, size;  // as they were
+  };
+
+  std::vector<Cluster> list_areas(const TaskImage&, const Restored* parent);
+  void make_writable(const TaskImage&);
+  void map_areas(RestoreContext&, const TaskImage&, const Restored* parent);
+  void park_at(const Cluster&, std::uint64_t place);
+  void park_beside(RestoreContext&, const std::vector<Cluster>&);
   static bool mapped_alike(const Parked&, const Parked&);
   void map_run(const RestoreContext&, const TaskImage&, std::size_t first, std::size_t end);
-  void read_pages(restorer::Shared&, const TaskImage&, const Pagemap&, const Restored* parent);
+  void read_pages(restorer::Shared&, const TaskImage&);
+  void clear_pages_of(const Restored& parent) const;
   const Parked* find(std::uint64_t address) const;
   int file_for(const RestoreContext&, const TaskImage&, const images::vma_entry&);
   int shared_file_for(const RestoreContext&, const TaskImage&, const images::vma_entry&);
 
   bool is_filled(const images::vma_entry& vma) const { return is_private(vma) || (vdso_.proxy && &vma == vdso_.code); }
 
+  Pagemap pagemap_;
   VdsoPlan vdso_;
   Attachments attachments_;
   AioRings aio_rings_;
   std::vector<Parked> parked_;                               // ascending by vma start
-  std::vector<Run> runs_;                                    // what was filled, for the children
   std::map<std::pair<std::uint64_t, int>, base::Fd> files_;  // by file id and access mode
 };
 

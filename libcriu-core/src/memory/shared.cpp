@@ -74,7 +74,7 @@ base::Fd create_anonymous(std::uint64_t size, unsigned huge_flags, const std::st
 }
 
 // hugetlbfs has no write.
-void write_mapped(int fd, const Run& run, std::uint64_t huge, const std::string& what) {
+void write_mapped(int fd, const Pagemap& pagemap, const Run& run, std::uint64_t huge, const std::string& what) {
   const auto start = run.start / huge * huge;
   const auto length = round_up(run.start + run.size, huge) - start;
   const base::Mapping mapping(
@@ -83,7 +83,7 @@ void write_mapped(int fd, const Run& run, std::uint64_t huge, const std::string&
     throw Error("map", what, errno, "are enough huge pages reserved?");
   }
   for (std::uint64_t done = 0; done < run.size;) {
-    const auto got = check(::pread(run.fd, mapping.data() + (run.start - start) + done, run.size - done,
+    const auto got = check(::pread(pagemap.fd(run), mapping.data() + (run.start - start) + done, run.size - done,
                                    static_cast<off_t>(run.offset + done)),
                            "read the contents of", what);
     if (got == 0) {
@@ -93,11 +93,11 @@ void write_mapped(int fd, const Run& run, std::uint64_t huge, const std::string&
   }
 }
 
-void write_run(int fd, const Run& run, std::byte* buffer, const std::string& what) {
+void write_run(int fd, const Pagemap& pagemap, const Run& run, std::byte* buffer, const std::string& what) {
   for (std::uint64_t done = 0; done < run.size;) {
     const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(piece, run.size - done));
-    const auto got =
-        check(::pread(run.fd, buffer, part, static_cast<off_t>(run.offset + done)), "read the contents of", what);
+    const auto got = check(::pread(pagemap.fd(run), buffer, part, static_cast<off_t>(run.offset + done)),
+                           "read the contents of", what);
     if (got == 0) {
       throw Error("corrupt checkpoint", "the contents of " + what + " end early", 0);
     }
@@ -123,9 +123,9 @@ void fill_object(const RestoreContext& context, int fd, std::uint64_t shmid, std
       throw Error("corrupt checkpoint", fmt::format("{} has pages behind its end", what), 0);
     }
     if (huge != 0) {
-      write_mapped(fd, run, huge, what);
+      write_mapped(fd, pagemap, run, huge, what);
     } else {
-      write_run(fd, run, buffer.get(), what);
+      write_run(fd, pagemap, run, buffer.get(), what);
     }
   }
   // The last page was written as a whole.

@@ -99,7 +99,7 @@ std::vector<std::byte> saved_code(const images::vma_entry& vma, const Pagemap& p
     const auto start = std::max(run.start, vma.start());
     const auto end = std::min(run.start + run.size, vma.end());
     if (start < end) {
-      base::check(::pread(run.fd, code.data() + (start - vma.start()), end - start,
+      base::check(::pread(pagemap.fd(run), code.data() + (start - vma.start()), end - start,
                           static_cast<off_t>(run.offset + (start - run.start))),
                   "read the saved vDSO of", task.name());
     }

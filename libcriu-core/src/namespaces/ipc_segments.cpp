@@ -206,7 +206,7 @@ bool has_saved_contents(const RestoreContext& context, int fd, const images::ipc
     }
     for (std::uint64_t done = 0; done < run.size;) {
       const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(piece, run.size - done));
-      const auto got = check(::pread(run.fd, buffer.get(), part, static_cast<off_t>(run.offset + done)),
+      const auto got = check(::pread(pagemap.fd(run), buffer.get(), part, static_cast<off_t>(run.offset + done)),
                              "read the contents of", what);
       if (got == 0 || std::memcmp(now.data() + run.start + done, buffer.get(), static_cast<std::size_t>(got)) != 0) {
         return false;

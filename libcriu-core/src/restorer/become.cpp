@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -75,7 +76,8 @@ void plan_mm(const RestoreContext& context, const TaskImage& task, Builder& buil
   plan.membarrier = task.core.tc().membarrier_registration_mask();
   const auto& extension = task.core.tc().extension();
   plan.personality = extension.personality();
-  plan.set_personality = extension.has_personality() ? 1 : 0;
+  // What is not said is the usual one, and not the one this program happens to have been started with.
+  plan.set_personality = extension.has_personality() || ::personality(0xffffffff) != 0 ? 1 : 0;
   plan.mdwe = extension.mdwe();
   plan.xstate_request = arch::xstate_to_request(extension.xstate_permitted());
 }

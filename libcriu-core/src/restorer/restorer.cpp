@@ -115,9 +115,6 @@ void mark_vdso(const Context& context) {
 // `maybe_moved`: a call for several areas may have moved it before it failed at another.
 void move_area(const Context& context, const Area& area, bool maybe_moved) {
   const std::uint64_t size = area.end - area.start;
-  if (area.parked == area.start) {
-    return;
-  }
   unsigned char resident;
   if (maybe_moved &&
       raw_syscall(SYS_mincore, static_cast<long>(area.start), 1, reinterpret_cast<long>(&resident)) == 0) {
@@ -133,7 +130,7 @@ void move_area(const Context& context, const Area& area, bool maybe_moved) {
 void move_areas(const Context& context, const Area* areas, std::uint32_t count) {
   for (std::uint32_t first = 0; first < count;) {
     std::uint32_t next = first + 1;
-    if (areas[first].moves == 0) {
+    if (areas[first].moves == 0 || areas[first].parked == areas[first].start) {
       first = next;
       continue;
     }

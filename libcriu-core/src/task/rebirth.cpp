@@ -45,8 +45,8 @@ namespace {
 
 class Rebirth {
  public:
-  Rebirth(RestoreContext& context, const Family& family, const TaskImage& task, memory::Restored* parent)
-      : context_(context), family_(family), task_(task), parent_(parent) {}
+  Rebirth(RestoreContext& context, Family& family, const TaskImage& task, memory::Restored* parent)
+      : context_(context), family_(family), task_(task), parent_(parent), memory_(family.memories[task.index]) {}
 
   [[noreturn]] void run() {
     try {
@@ -288,10 +288,10 @@ class Rebirth {
   }
 
   RestoreContext& context_;
-  const Family& family_;
+  Family& family_;
   const TaskImage& task_;
   memory::Restored* parent_;
-  memory::Restored memory_;
+  memory::Restored& memory_;
 };
 
 }  // namespace
@@ -337,7 +337,7 @@ void Family::expect(const Checkpoint& checkpoint, restorer::Shared& shared) cons
   std::copy(std::begin(counts), std::end(counts), shared.expected);
 }
 
-pid_t give_birth(RestoreContext& context, const Family& family, bool as_sibling) {
+pid_t give_birth(RestoreContext& context, Family& family, bool as_sibling) {
   const auto& root = context.checkpoint.root();
   sigset_t all, before;
   sigfillset(&all);

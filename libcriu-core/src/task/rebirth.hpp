@@ -32,8 +32,9 @@ struct Family {
   std::multimap<const TaskImage*, pid_t> helpers;
   // Those of the helpers that files of /proc tell of: they stay until all files are made.
   std::set<pid_t> told_of;
-  restorer::Region* regions = nullptr;  // shared; by position in the checkpoint
-  Births* births = nullptr;             // shared
+  std::vector<memory::Restored> memories;  // by position in the checkpoint; each task fills its own
+  restorer::Region* regions = nullptr;     // shared; the same
+  Births* births = nullptr;                // shared
 
   std::size_t size_of_births(const Checkpoint& checkpoint) const;
 
@@ -42,6 +43,6 @@ struct Family {
 };
 
 // Makes the root, which makes the rest. Returns its pid.
-pid_t give_birth(RestoreContext&, const Family&, bool as_sibling);
+pid_t give_birth(RestoreContext&, Family&, bool as_sibling);
 
 }  // namespace criu::task
