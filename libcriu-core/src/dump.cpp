@@ -14,7 +14,7 @@
 #include "namespaces/ipc.hpp"
 #include "namespaces/time.hpp"
 #include "plugins.hpp"
-#include "sockets/farewell.hpp"
+#include "sockets/keepers.hpp"
 #include "stats.hpp"
 #include "task/dump.hpp"
 #include "task/undo.hpp"
@@ -163,10 +163,13 @@ void dump(const Options& options) {
   seal(context, all.ids, all.files, outbox);
   run_scripts(options, Event::post_dump, {images.fd(), options.tree});
   if (!early) {
-    const auto farewell = options.final_state == FinalState::running ? nullptr : all.files.farewell();
+    auto* keepers = all.files.keepers();
+    if (keepers != nullptr) {
+      keepers->at_the_end();
+    }
     tree.release(options.final_state);
-    if (farewell != nullptr) {
-      farewell->complete();
+    if (keepers != nullptr) {
+      keepers->complete();
     }
     stats.set_frozen_time(frozen.microseconds());
   }

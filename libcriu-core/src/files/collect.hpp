@@ -46,8 +46,9 @@ class Collector {
   std::uint64_t scan_time() { return saver_.inodes().scan_time(); }
   // The tables that iptables made for it.
   unsigned lock_tables() { return saver_.sockets().lock_tables(); }
-  // Right before the tree ends: how its connections end without a packet, and stay locked for the restore.
-  std::unique_ptr<sockets::Farewell> farewell() { return saver_.sockets().farewell(context_); }
+  // Who sees to it that its connections end without a packet, and stay locked for the restore, when the tree ends.
+  // nullptr: there is nothing to see to.
+  sockets::Keepers* keepers() { return saver_.sockets().keepers(); }
 
  private:
   struct Late {

@@ -107,7 +107,9 @@ bool find_silent_peer(int fd, const InetInfo* info, const images::inet_sk_entry&
   int unread = 0;
   pollfd poll{fd, 0, 0};
   const bool calls = info != nullptr && info->state == syn_sent;
-  const bool left = info == nullptr && ::ioctl(fd, FIONREAD, &unread) == 0 && unread > 0 && ::poll(&poll, 1, 0) == 1 &&
+  // Since Linux 6.8 the diagnostics know it as long as it keeps its port.
+  const bool over = info == nullptr || info->state == closed;
+  const bool left = over && ::ioctl(fd, FIONREAD, &unread) == 0 && unread > 0 && ::poll(&poll, 1, 0) == 1 &&
                     (poll.revents & POLLERR) == 0;
   peer.size = entry.family() == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
   return (calls || left) && ::getsockopt(fd, SOL_SOCKET, SO_PEERNAME, peer.get(), &peer.size) == 0;

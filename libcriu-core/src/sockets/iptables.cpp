@@ -85,13 +85,18 @@ std::string read_all(int fd) {
 }
 
 // Runs a program that reads first and writes then. 127: it is not there.
-int run(const std::vector<std::string>& arguments, const std::string& input, std::string* output = nullptr) {
+int run(const std::vector<std::string>& arguments, const std::string& input, std::string* output = nullptr,
+        int inherited = -1) {
   Pipe in(arguments.front()), out(arguments.front());
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_adddup2(&actions, in.reader.get(), STDIN_FILENO);
   ::posix_spawn_file_actions_adddup2(&actions, out.writer.get(), STDOUT_FILENO);
   ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  if (inherited >= 0) {
+    constexpr int any = 3;
+    ::posix_spawn_file_actions_adddup2(&actions, inherited, any);
+  }
   std::vector<char*> argv;
   for (const auto& argument : arguments) {
     argv.push_back(const_cast<char*>(argument.c_str()));
@@ -117,8 +122,9 @@ int run(const std::vector<std::string>& arguments, const std::string& input, std
   return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-int restore(bool v6, const std::string& rules) {
-  return run({v6 ? "ip6tables-restore" : "iptables-restore", "-w", "--noflush"}, "*filter\n" + rules + "COMMIT\n");
+int restore(bool v6, const std::string& rules, int inherited = -1) {
+  return run({v6 ? "ip6tables-restore" : "iptables-restore", "-w", "--noflush"}, "*filter\n" + rules + "COMMIT\n",
+             nullptr, inherited);
 }
 
 // ---- rules ----------------------------------------------------------------------------------------------------------
@@ -263,25 +269,40 @@ void remove_tables(unsigned made) {
   }
 }
 
-void lock(const std::string& chain, const std::vector<Connection>& connections) {
+Use::Use(std::string chain) : chain_(std::move(chain)), tables_(missing_tables()) {
+  Pipe pipe("iptables");
+  ended_ = std::move(pipe.reader);
+  alive_ = std::move(pipe.writer);
+}
+
+void Use::lock(const std::vector<Connection>& connections) {
   for (const bool v6 : {false, true}) {
     if (has_family(connections, v6)) {
       const auto rules =
           fmt::format(":{0} - [0:0]\n-A {0} -m comment --comment \"{1}\"\n{2}-I INPUT -j {0}\n-I OUTPUT -j {0}\n",
-                      chain, owner(), rules_of(connections, v6, 'A', chain));
-      if (restore(v6, rules) != 0) {
-        unlock(chain, connections);
+                      chain_, owner(), rules_of(connections, v6, 'A', chain_));
+      if (restore(v6, rules, alive_.get()) != 0) {
+        unlock(connections, false);
         throw Error("lock the network", "iptables", 0, not_there);
       }
     }
   }
 }
 
-void unlock(const std::string& chain, const std::vector<Connection>& connections) {
+void Use::unlock(const std::vector<Connection>& connections, bool stay) {
   for (const bool v6 : {false, true}) {
     if (has_family(connections, v6)) {
-      restore(v6, removal_of(chain));
+      restore(v6, removal_of(chain_));
     }
+  }
+  if (!stay) {
+    remove_tables(tables_);
+  }
+}
+
+void Use::await_owner() const {
+  char byte = 0;
+  while (::read(ended_.get(), &byte, 1) < 0 && errno == EINTR) {
   }
 }
 

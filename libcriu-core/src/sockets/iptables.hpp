@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/fd.hpp"
 #include "sockets/network_lock.hpp"
 
 namespace criu::sockets::iptables {
@@ -19,9 +20,27 @@ unsigned missing_tables();
 // Removes those of them that hold nothing.
 void remove_tables(unsigned tables);
 
-// The drops in a chain of their own, for as long as this process has to do with them. `chain` names it.
-void lock(const std::string& chain, const std::vector<Connection>&);
-void unlock(const std::string& chain, const std::vector<Connection>&);
+// The drops in a chain of their own, for as long as this process has to do with them.
+class Use {
+ public:
+  explicit Use(std::string chain);
+  // What is there already is all there is when it throws.
+  void lock(const std::vector<Connection>&);
+  // `stay`: others of our drops still need the tables.
+  void unlock(const std::vector<Connection>&, bool stay);
+  // The tables that came with it.
+  unsigned tables() const { return tables_; }
+
+  // In a process that is to unlock when this one has died: what it had begun must have its end first.
+  void is_kept() { alive_.reset(); }
+  void await_owner() const;
+
+ private:
+  std::string chain_;
+  unsigned tables_ = 0;
+  base::Fd ended_, alive_;  // a pipe: its writing end is with us and the programs that we run
+};
+
 // Those of processes that are gone.
 void remove_stale();
 

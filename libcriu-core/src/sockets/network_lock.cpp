@@ -95,43 +95,55 @@ struct NetworkLock::Impl {
   NetworkLockMethod method;
   std::vector<Connection> connections;
   std::string name;
-  std::unique_ptr<Nft> nft{};  // whose socket owns the table: it goes with this process, however that ends
-  unsigned tables = 0;         // that came with our rules of iptables
-  bool left = false;
+  std::unique_ptr<Nft> nft{};            // whose socket owns the table: it goes with this process, however that ends
+  std::unique_ptr<iptables::Use> use{};  // or what iptables does for us
+  bool engaged = false, left = false;
 };
 
 NetworkLock::NetworkLock(NetworkLockMethod method, std::vector<Connection> connections)
     : impl_(new Impl{method, std::move(connections), fmt::format("CRIU-for-{}", ::getpid())}) {
   if (method == NetworkLockMethod::nftables) {
     impl_->nft = std::make_unique<Nft>();
-    impl_->nft->run(table_commands(impl_->name, "flags owner", impl_->connections), "lock the network");
   } else if (method == NetworkLockMethod::iptables) {
-    impl_->tables = iptables::missing_tables();
-    try {
-      iptables::lock(impl_->name, impl_->connections);
-    } catch (const Error&) {
-      iptables::remove_tables(impl_->tables);
-      throw;
-    }
+    impl_->use = std::make_unique<iptables::Use>(impl_->name);
   }
 }
 
+void NetworkLock::engage() {
+  if (impl_->nft != nullptr) {
+    impl_->nft->run(table_commands(impl_->name, "flags owner", impl_->connections), "lock the network");
+  } else if (impl_->use != nullptr) {
+    impl_->use->lock(impl_->connections);
+  }
+  impl_->engaged = true;
+}
+
 NetworkLock::~NetworkLock() {
-  if (impl_->method == NetworkLockMethod::nftables) {
+  if (impl_->engaged && impl_->nft != nullptr) {
     try {
       impl_->nft->run("delete table inet " + impl_->name, "unlock the network");
     } catch (const Error& error) {
       LOG_WARN("{}", error.what());  // it goes with this process
     }
-  } else if (impl_->method == NetworkLockMethod::iptables) {
-    iptables::unlock(impl_->name, impl_->connections);
-    if (!impl_->left) {
-      iptables::remove_tables(impl_->tables);
-    }
+  } else if (impl_->engaged && impl_->use != nullptr) {
+    impl_->use->unlock(impl_->connections, impl_->left);
   }
 }
 
-unsigned NetworkLock::tables() const { return impl_->tables; }
+void NetworkLock::is_kept() {
+  if (impl_->use != nullptr) {
+    impl_->use->is_kept();
+  }
+}
+
+void NetworkLock::end_for_owner() {
+  if (impl_->use != nullptr) {
+    impl_->use->await_owner();
+    impl_->use->unlock(impl_->connections, impl_->left);
+  }
+}
+
+unsigned NetworkLock::tables() const { return impl_->use != nullptr ? impl_->use->tables() : 0; }
 
 void NetworkLock::leave(const std::string& name, const std::string& owner) {
   if (impl_->method == NetworkLockMethod::nftables) {

@@ -28,11 +28,13 @@ NetworkLockMethod choose_lock(NetworkLockMethod wanted);
 // The name of the nftables table that outlives a dump: as CRIU 4.2 cuts it.
 std::string lock_name(const std::string& run_id, pid_t root);
 
-// The drops, for as long as this object or this process lives.
+// The drops, for as long as this object or this process lives; or, where iptables makes them, who keeps it.
 class NetworkLock {
  public:
-  // Connections must be locked in one go.
+  // Nothing is dropped yet.
   NetworkLock(NetworkLockMethod method, std::vector<Connection> connections);
+  // Connections must be locked in one go.
+  void engage();
   // Unlocks.
   ~NetworkLock();
   NetworkLock(const NetworkLock&) = delete;
@@ -42,6 +44,10 @@ class NetworkLock {
   void leave(const std::string& name, const std::string& owner);
   // Another process has done so.
   void is_left();
+  // In a process that was forked to outlive this one, before anything is dropped; and then, when this one has died,
+  // however far it came: in place of its destructor.
+  void is_kept();
+  void end_for_owner();
   // The tables that iptables made for it, to be given to remove_lock.
   unsigned tables() const;
 

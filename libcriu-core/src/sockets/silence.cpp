@@ -40,7 +40,12 @@ void Silence::lock(const std::vector<Connection>& ends) {
                       "the dump locked the network with nftables, which must be usable here to unlock it");
   }
   if (!left_by_dump_) {
-    own_ = std::make_unique<NetworkLock>(choose_lock(NetworkLockMethod::any), ends);
+    const auto method = choose_lock(NetworkLockMethod::any);
+    if (method == NetworkLockMethod::iptables) {
+      remove_stale_locks(method, 0);  // of a restore that was killed
+    }
+    own_ = std::make_unique<NetworkLock>(method, ends);
+    own_->engage();
   }
 }
 

@@ -62,7 +62,7 @@ constexpr Other others[] = {
     {SOL_SOCKET, SO_TIMESTAMP, unix_ones | udp | raw | packet | netlink, true},
     {SOL_SOCKET, SO_TIMESTAMPNS, unix_ones | udp | raw | packet, true},
     {SOL_SOCKET, SO_RXQ_OVFL, udp | raw | packet, true},
-    {SOL_SOCKET, SO_PEEK_OFF, unix_ones | udp, true},
+    {SOL_SOCKET, SO_PEEK_OFF, unix_ones | udp | tcp, true},
     {SOL_SOCKET, k::so_pass_pidfd, unix_ones, true},
     {SOL_SOCKET, k::so_pass_rights, unix_ones, true},
     {SOL_SOCKET, k::so_rcv_mark, udp | raw, true},

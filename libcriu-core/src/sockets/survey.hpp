@@ -8,7 +8,6 @@
 
 #include "options.hpp"
 #include "sockets/diag.hpp"
-#include "sockets/farewell.hpp"
 #include "sockets/memberships.hpp"
 #include "sockets/socket_options.hpp"
 
@@ -19,6 +18,7 @@ struct DumpContext;
 namespace sockets {
 
 class Connections;
+class Keepers;
 
 struct Survey {
   Survey();
@@ -35,8 +35,8 @@ struct Survey {
 
   NetworkLockMethod lock_method(const DumpContext&) const;
   unsigned lock_tables() const;
-  // nullptr: there are no connections.
-  std::unique_ptr<Farewell> farewell(const DumpContext&);
+  // nullptr: there are no connections, or the tree goes on.
+  Keepers* keepers();
 };
 
 }  // namespace sockets

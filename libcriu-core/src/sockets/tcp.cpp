@@ -3,9 +3,13 @@
 
 #include <fmt/format.h>
 #include <soccr/soccr.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <span>
 
 #include "dump_context.hpp"
 #include "files/kind.hpp"
@@ -21,36 +25,78 @@ using base::Error;
 
 namespace {
 
-base::Fd fetch(pid_t pid, int fd, const std::string& what) {
-  const base::Fd pidfd(static_cast<int>(check(::syscall(SYS_pidfd_open, pid, 0), "open pidfd for", what)));
-  return base::Fd(static_cast<int>(check(::syscall(SYS_pidfd_getfd, pidfd.get(), fd, 0), "fetch", what)));
+constexpr std::size_t spare_descriptors = 128;
+
+std::size_t copies_at_once() {
+  rlimit limit{};
+  check(::getrlimit(RLIMIT_NOFILE, &limit), "read the limit on open files");
+  return std::max<std::size_t>(limit.rlim_cur, 2 * spare_descriptors) - spare_descriptors;
+}
+
+// Copies of the first `most` of them.
+std::vector<base::Fd> fetch(std::span<const Met> met, std::size_t most) {
+  std::vector<base::Fd> copies;
+  copies.reserve(std::min(met.size(), most));
+  base::Fd pidfd;
+  pid_t pid = 0;
+  for (const auto& one : met.first(std::min(met.size(), most))) {
+    if (one.pid != pid) {
+      pid = one.pid;
+      pidfd.reset(static_cast<int>(check(::syscall(SYS_pidfd_open, pid, 0), "open pidfd for", one.what)));
+    }
+    copies.emplace_back(static_cast<int>(check(::syscall(SYS_pidfd_getfd, pidfd.get(), one.fd, 0), "fetch", one.what)));
+  }
+  return copies;
 }
 
 }  // namespace
 
 void Connections::meet(const files::Description& description, const images::inet_sk_entry& entry) {
+  known_.emplace(entry.ino(), met_.size());
   met_.push_back({description.pid, description.fd, description.what()});
   ends_.push_back(ends_of(entry));
 }
 
-void Connections::lock(const DumpContext& context) {
+// From here on something of the connections would be left, if it were not for the keepers.
+void Connections::begin(const DumpContext& context) {
+  const auto root = context.options.tree;
   method_ = choose_lock(context.options.network_lock);
   if (method_ != NetworkLockMethod::skip) {
-    remove_stale_locks(method_, context.options.tree);
+    remove_stale_locks(method_, root);
     lock_ = std::make_unique<NetworkLock>(method_, ends_);
+  }
+  keepers_ = std::make_unique<Keepers>(root, lock_.get(), context.options.final_state == FinalState::killed,
+                                       lock_name(context.run_id, root), lock_owner(root));
+  fetch_from(0);
+  if (lock_ != nullptr) {
+    lock_->engage();
   }
 }
 
+void Connections::fetch_from(std::size_t index) {
+  const auto rest = std::span<const Met>(met_).subspan(index);
+  sockets_.clear();
+  sockets_ = fetch(rest, copies_at_once());
+  first_ = index;
+  keepers_->add(rest.first(sockets_.size()), sockets_);
+}
+
 void Connections::save(DumpContext& context, const files::Description& description, images::inet_sk_entry& entry) {
-  if (method_ == NetworkLockMethod::any) {
-    lock(context);
+  const auto index = known_.at(entry.ino());
+  if (keepers_ == nullptr) {
+    begin(context);
   }
-  const auto what = description.what();
-  const auto fd = fetch(description.pid, description.fd, what);
-  Soccr socket(fd.get(), what);
-  socket.hold();
-  const auto saved = socket.save();
-  socket.resume(SOCCR_QUIET);
+  if (index >= first_ + sockets_.size()) {
+    fetch_from(index);
+  }
+  Saved saved;
+  {
+    const Keepers::Copying copying(*keepers_, index - first_, entry.opts());
+    Soccr socket(sockets_[index - first_].get(), description.what());
+    socket.hold();
+    saved = socket.save();
+    socket.resume(SOCCR_QUIET);
+  }
   const auto& fields = *soccr_saved_fields(saved.get());
   entry.set_state(fields.state);  // the peer may have had the last word since
   auto image = context.images.create(image::type::tcp_stream, entry.ino());
@@ -58,13 +104,13 @@ void Connections::save(DumpContext& context, const files::Description& descripti
   image.raw({static_cast<const std::byte*>(soccr_saved_inq(saved.get())), fields.inq_len});
   image.raw({static_cast<const std::byte*>(soccr_saved_outq(saved.get())), fields.outq_len});
   image.finish();
-}
-
-std::unique_ptr<Farewell> Connections::farewell(const DumpContext& context) {
-  const auto root = context.options.tree;
-  const std::vector<Met> nobody;  // a tree that is only stopped keeps its sockets
-  return std::make_unique<Farewell>(root, context.options.final_state == FinalState::killed ? met_ : nobody,
-                                    lock_.get(), lock_name(context.run_id, root), lock_owner(root));
+  if (++saved_ == met_.size()) {
+    sockets_.clear();
+    if (context.options.final_state == FinalState::running) {
+      lock_.reset();
+      keepers_.reset();
+    }
+  }
 }
 
 Survey::Survey() = default;
@@ -78,9 +124,7 @@ NetworkLockMethod Survey::lock_method(const DumpContext&) const {
 
 unsigned Survey::lock_tables() const { return connections != nullptr ? connections->lock_tables() : 0; }
 
-std::unique_ptr<Farewell> Survey::farewell(const DumpContext& context) {
-  return connections != nullptr ? connections->farewell(context) : nullptr;
-}
+Keepers* Survey::keepers() { return connections != nullptr ? connections->keepers() : nullptr; }
 
 void restore_connection(RestoreContext& context, int fd, const images::inet_sk_entry& entry, const std::string& what) {
   const auto* saved = context.objects.tcp.find(entry.id());

@@ -42,14 +42,14 @@ def rules():
 class Tree:
     """A process that is to be dumped, and its peer: this process, which must not notice."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, *, patient):
         self.directory = directory
         self.count = 0
         server = socket.create_server((PEER, 0))
         # A session of its own; its parent is whoever reaps orphans here.
         port = str(server.getsockname()[1])
         self.process = subprocess.Popen(["setsid", sys.executable, HERE + "/talker.py", OWN, PEER, port, str(PORT),
-                                         LINK + "%wire"],
+                                         LINK + "%wire", *(["patient"] if patient else [])],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                         cwd="/")
         self.pid = self.process.pid
@@ -213,18 +213,103 @@ def killed_at(tree, call, count, *arguments, images="cut"):
 
 
 def stale_iptables(tree):
-    # Killed with the lock in place, at some call before the tree is gone, and nobody there to remove it: the keeper of
-    # the lock is there at the end only.
-    for count in range(1, 400):
-        killed_at(tree, "setsockopt", count, "--network-lock", "iptables", "-R")
-        if "CRIU-for-" in rules():
-            break
-        tree.talk("after a dump that was killed early")
-    expect("CRIU-for-" in rules(), "no dump was killed while it held the lock")
+    """As it is left where not only the dumping program was killed, but also who keeps the lock for it."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    space = os.readlink("/proc/self/ns/pid")
+    run("iptables", "-N", "CRIU-for-1")
+    run("iptables", "-A", "CRIU-for-1", "-m", "comment", "--comment", f"of {gone.pid} 1 {space}")
+    run("iptables", "-A", "CRIU-for-1", "-p", "tcp", "-s", PEER, "-j", "DROP")
+    for chain in ("INPUT", "OUTPUT"):
+        run("iptables", "-I", chain, "-j", "CRIU-for-1")
     said = tree.dump("--network-lock", "iptables", "-R")
     expect("left over from a run that was killed" in said, "it does not say so: " + said[-2000:])
     expect("CRIU" not in rules(), "the chain is still there: " + rules())
-    tree.talk("after the next dump")
+    tree.talk("after the dump")
+
+
+def complete(tree, images="cut"):
+    return os.path.exists(os.path.join(tree.directory, images, "inventory.img"))
+
+
+def killed_anywhere(tree, method, calls):
+    """A dump that is killed leaves the tree with its connection, or a checkpoint with it. The calls are such that none
+    comes while a connection is being copied: then the tree may hear of it (EPERM) before the keeper has put it back."""
+    trees = checkpoints = 0
+    for call in calls:
+        count = 1
+        while True:
+            status = killed_at(tree, call, count, "--network-lock", method)
+            when = f"killed at call {count} of {call}"
+            settle(tree)
+            if tree.alive():
+                trees += 1
+                expect("CRIU" not in rules() and "drop" not in rules().lower(),
+                       f"{when}: the tree lives, but the lock is there: {rules()}")
+            else:
+                expect(complete(tree), f"{when}: no tree, no checkpoint")
+                checkpoints += 1
+                expect("drop" in rules().lower(), f"{when}: there is a checkpoint, but no lock: {rules()}")
+                tree.restore(images="cut")
+            tree.talk(when)
+            if status == 0:
+                break
+            # Most of many calls of a kind are alike.
+            count += 1 if count < 4 else count // 2
+    print(f"# {method}: {trees} trees went on, {checkpoints} checkpoints were restored")
+    expect(trees > 10 and checkpoints > 0, "the dumps were all killed on one side of the point of no return")
+
+
+def killed_copy(tree):
+    """Whatever was done to a connection for its copy is undone when the dump is killed: the peer never notices, and the
+    tree is told EPERM at worst."""
+    for method in ("nftables", "iptables", "skip"):
+        count = 1
+        while killed_at(tree, "setsockopt", count, "--network-lock", method, "-R") != 0:
+            settle(tree)
+            tree.talk(f"{method}: killed at call {count} of setsockopt")
+            expect("CRIU" not in rules() and "drop" not in rules().lower(), "rules are left: " + rules())
+            count += 1
+        expect(count > 5, f"{method}: no dump was killed in the middle of a copy")
+        tree.talk(f"{method}: after a whole dump")
+
+
+def settle(tree):
+    """Waits until nobody keeps anything for a dump that is gone."""
+    while True:
+        left = keepers()
+        tree.reap()
+        if not left:
+            return
+        for pidfd in left:
+            with pidfd:
+                ended = select.poll()
+                ended.register(pidfd, select.POLLIN)
+                expect(ended.poll(20000), "somebody is left of a dump")
+
+
+def keepers():
+    """Open pidfds of what is left of our programs in this network namespace, but for the dead."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", encoding="utf-8") as file:
+                    text = file.read()
+                ours = os.readlink(f"/proc/{entry}/ns/net") == os.readlink("/proc/self/ns/net")
+                if ours and text[text.index("(") + 1:text.rindex(")")] == "criu-cli":
+                    found.append(os.fdopen(os.pidfd_open(int(entry)), "rb"))
+            except (OSError, ValueError):
+                pass
+    return found
+
+
+def killed_dump(tree):
+    killed_anywhere(tree, "nftables", ("kill", "sendto", "ptrace", "close"))
+
+
+def killed_dump_iptables(tree):
+    killed_anywhere(tree, "iptables", ("kill", "ptrace", "vfork", "wait4"))
 
 
 def failed_restore(tree):
@@ -257,6 +342,30 @@ def address_in_use(tree):
     expect(tree.alive() and tree.pid == pid, "the tree is gone")
     tree.talk("after the restore that failed")
     expect("CRIU" not in rules(), "rules are left: " + rules())
+
+
+def killed_restore(tree):
+    tree.dump("--network-lock", "nftables")
+    locked = rules()
+    cut = 0
+    for call in ("clone3", "futex", "ptrace", "wait4", "openat"):
+        for count in (1, 2, 3, 5, 8, 13, 21, 34):
+            when = f"killed at call {count} of {call}"
+            status, _ = tree.criu("restore", "-d", before=killing(call, count))
+            settle(tree)
+            if status == 0 or tree.alive():
+                tree.talk(when)
+                tree.dump("--network-lock", "nftables")
+                locked = rules()
+            else:
+                cut += 1
+                expect(rules() == locked, f"{when}: the lock is gone: {rules()}")
+            if status == 0:
+                break
+    print(f"# {cut} restores were killed")
+    expect(cut > 5, f"only {cut} restores were killed")
+    tree.restore()
+    tree.talk("after the last restore")
 
 
 def another_machine(tree):
@@ -305,8 +414,12 @@ CASES = {
     "iptables: the rules of others stay as they are": iptables_of_others,
     "nftables: a lock that a killed dump left is found and removed": stale_nftables,
     "iptables: a lock that a killed dump left is found and removed": stale_iptables,
+    "nftables: a dump that is killed: the tree or its checkpoint, with the connection": killed_dump,
+    "iptables: a dump that is killed: the tree or its checkpoint, with the connection": killed_dump_iptables,
+    "a dump that is killed while it copies a connection: it goes on": killed_copy,
     "a restore that fails keeps the lock, and another one works: port, address, route": failed_restore,
     "a restore beside the living tree fails, and the tree goes on": address_in_use,
+    "a restore that is killed keeps the lock, and another one works": killed_restore,
     "a restore where no lock is": another_machine,
     "nftables and iptables not usable": no_firewall,
 }
@@ -317,7 +430,7 @@ def play(number, name, case):
     problem = None
     tree = None
     try:
-        tree = Tree(directory)
+        tree = Tree(directory, patient=case is killed_copy)
         case(tree)
     except (Failure, subprocess.SubprocessError, OSError) as error:
         problem = str(error) + (error.stderr or "" if isinstance(error, subprocess.CalledProcessError) else "")

@@ -221,9 +221,7 @@ LIVE_TEST("tcp: FIN_WAIT_1, LAST_ACK and CLOSING, with data that nobody has read
   }
 }
 
-// Restored, the kernel knows no peer any more, and a second dump takes the socket for one that was never connected.
-LIVE_TEST("tcp: over on both sides",
-          {.dump = {"--tcp-established"}, .restore = {"--tcp-established"}, .most_rounds = 1}) {
+LIVE_TEST("tcp: over on both sides", established) {
   const auto pair = make_pair();
   put(pair.client, "the end");
   REQUIRE(::shutdown(pair.client, SHUT_WR) == 0);
