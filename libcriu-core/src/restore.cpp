@@ -44,6 +44,7 @@ pid_t restore(const Options& options) {
       .options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
   run_scripts(options, Event::pre_restore, {context.images.fd(), 0});
   task::Master master(context, family);  // the memory shared with the tasks, the gates of the stages
+  family.study_memories(context);
   Plugins loaded(options, CR_PLUGIN_STAGE__RESTORE, context.images.fd());
   loaded.require(checkpoint.inventory);
   plugins::tell(CR_PLUGIN_HOOK__RESTORE_INIT);

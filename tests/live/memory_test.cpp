@@ -312,29 +312,26 @@ LIVE_TEST("memory: more than the machine has, taken piece by piece") {
 LIVE_TEST("memory: areas where the restoring program lies",
           {.tamper = [](const std::string&) { REQUIRE(::personality(ADDR_NO_RANDOMIZE) >= 0); }}) {
   constexpr std::size_t size = 4 << 20;
-  char* areas[3];
-  int found = 0;
-  for (const std::uintptr_t at : {0x555555554000UL, 0x7ffff7c00000UL, 0x7fffffbff000UL}) {
-    void* area = ::mmap(reinterpret_cast<void*>(at), size, PROT_READ | PROT_WRITE,
+  constexpr int count = 3;
+  constexpr std::uintptr_t places[count] = {0x555555554000, 0x7ffff7c00000, 0x7fffffbff000};
+  char* areas[count];
+  for (int i = 0; i < count; ++i) {
+    void* area = ::mmap(reinterpret_cast<void*>(places[i]), size, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    if (area != MAP_FAILED) {  // this test lies there itself in its second round
-      areas[found++] = static_cast<char*>(area);
-    }
-  }
-  for (int i = 0; i < found; ++i) {
+    REQUIRE(area != MAP_FAILED);
+    areas[i] = static_cast<char*>(area);
     std::memset(areas[i], 'a' + i, size);
   }
   Child child([&] {
     areas[0][page] = '!';
     checkpoint_here();
-    for (int i = 0; i < found; ++i) {
+    for (int i = 0; i < count; ++i) {
       CHECK_EQ(areas[i][size - 1], 'a' + i);
     }
     CHECK_EQ(areas[0][page], '!');
   });
   checkpoint_here();
-  CHECK_EQ(found, 3);
-  for (int i = 0; i < found; ++i) {
+  for (int i = 0; i < count; ++i) {
     CHECK_EQ(areas[i][0], 'a' + i);
     CHECK_EQ(areas[i][page], 'a' + i);
     CHECK_EQ(areas[i][size - 1], 'a' + i);

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
-#include <sys/personality.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -77,7 +76,7 @@ void plan_mm(const RestoreContext& context, const TaskImage& task, Builder& buil
   const auto& extension = task.core.tc().extension();
   plan.personality = extension.personality();
   // What is not said is the usual one, and not the one this program happens to have been started with.
-  plan.set_personality = extension.has_personality() || ::personality(0xffffffff) != 0 ? 1 : 0;
+  plan.set_personality = extension.has_personality() || context.inherited.personality != 0 ? 1 : 0;
   plan.mdwe = extension.mdwe();
   plan.xstate_request = arch::xstate_to_request(extension.xstate_permitted());
 }

@@ -2,13 +2,14 @@
 #include "restorer/inherited.hpp"
 
 #include <signal.h>
+#include <sys/personality.h>
 
 #include "base/error.hpp"
 
 namespace criu::restorer {
 
 Inherited Inherited::of_this_process() {
-  Inherited inherited{memory::own_mappings(), memory::own_vdso(), {}, 0};
+  Inherited inherited{memory::own_mappings(), memory::own_vdso(), {}, 0, 0};
   for (int resource = 0; resource < static_cast<int>(RLIM_NLIMITS); ++resource) {
     base::check(::getrlimit(static_cast<__rlimit_resource>(resource), &inherited.limits[resource]), "read own limits");
   }
@@ -20,6 +21,7 @@ Inherited Inherited::of_this_process() {
       inherited.changed_actions |= std::uint64_t{1} << (signo - 1);
     }
   }
+  inherited.personality = base::check(::personality(0xffffffff), "read own personality");
   return inherited;
 }
 

@@ -19,6 +19,7 @@ struct Inherited {
   memory::OwnVdso vdso;
   rlimit limits[RLIM_NLIMITS];
   std::uint64_t changed_actions;  // signals, bit number - 1, whose action is not the default one
+  int personality;                // of personality(2)
 
   static Inherited of_this_process();
 };

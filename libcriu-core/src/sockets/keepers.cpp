@@ -106,6 +106,7 @@ void Keepers::add(std::span<const Met> met, const std::vector<base::Fd>& sockets
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (pid < 0) {
+    ::pthread_mutex_unlock(&line->mutex);  // the list of what dies with this thread goes through it
     throw Error("fork who keeps the connections of", fmt::format("task {}", root_), error);
   }
   keepers_.push_back({pid, std::move(line)});

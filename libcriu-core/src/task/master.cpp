@@ -68,7 +68,6 @@ Master::Master(RestoreContext& context, Family& family) : context_(context), fam
   memory::merge(context.needed_addresses);
   choose_internal_fds();
   context.inherited = restorer::Inherited::of_this_process();
-  study_memories();
   last_capability();
 }
 
@@ -89,16 +88,6 @@ Master::~Master() {
     open(static_cast<Stage>(stage));
   }
   ::munmap(context_.shared, context_.shared_size);
-}
-
-// Once and here, where code and heap are warm: each task would touch pages of its own for it.
-void Master::study_memories() {
-  family_.memories.resize(context_.checkpoint.tasks.size());
-  for (const auto& task : context_.checkpoint.tasks) {
-    if (task->alive()) {
-      family_.memories[task->index].study(context_, *task);
-    }
-  }
 }
 
 void Master::choose_internal_fds() {

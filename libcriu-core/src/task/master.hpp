@@ -35,7 +35,6 @@ class Master {
   pthread_mutex_t* gate(restorer::Stage stage) const {
     return reinterpret_cast<pthread_mutex_t*>(&context_.shared->gates[static_cast<int>(stage)]);
   }
-  void study_memories();
   void choose_internal_fds();
   void check_failure() const;
   void look_for_dead() const;

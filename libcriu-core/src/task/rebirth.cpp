@@ -317,6 +317,15 @@ Family::Family(const Checkpoint& checkpoint)
   }
 }
 
+void Family::study_memories(const RestoreContext& context) {
+  memories.resize(context.checkpoint.tasks.size());
+  for (const auto& task : context.checkpoint.tasks) {
+    if (task->alive()) {
+      memories[task->index].study(context, *task);
+    }
+  }
+}
+
 std::size_t Family::size_of_births(const Checkpoint& checkpoint) const {
   const auto all = checkpoint.tasks.size() + helpers.size() + sessions.helper_count();
   return sizeof(Births) + 2 * all * sizeof(pid_t);

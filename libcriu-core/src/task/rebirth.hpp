@@ -36,6 +36,10 @@ struct Family {
   restorer::Region* regions = nullptr;     // shared; the same
   Births* births = nullptr;                // shared
 
+  // Finds out what is to be mapped and filled: once for all, where code and heap are warm. Each task would touch pages
+  // of its own for it.
+  void study_memories(const RestoreContext&);
+
   std::size_t size_of_births(const Checkpoint& checkpoint) const;
 
   // How many arrive at each stage.
