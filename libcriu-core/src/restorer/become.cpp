@@ -68,6 +68,11 @@ void plan_mm(const RestoreContext& context, const TaskImage& task, Builder& buil
              static_cast<std::uint32_t>(auxv.size() * sizeof(std::uint64_t)),
              exe.get()};
   plan.protection_keys = mm.extension().protection_keys();
+  for (const auto& vma : mm.vmas()) {
+    if (memory::is_execute_only(vma) && vma.extension().protection_key() != 0) {
+      plan.execute_only_key = vma.extension().protection_key() & 15;
+    }
+  }
   plan.lock_future = mm.extension().lock_future();
   plan.thp_disable = mm.thp_disabled() ? 1 : 0;
   plan.dumpable = mm.dumpable() == 1 ? 1 : 0;

@@ -213,8 +213,9 @@ struct Plan {
   std::uint32_t area_count;
   Ref<Range> guards;
   std::uint32_t guard_count;
-  std::uint32_t lock_future;      // flags of an mlockall for what is mapped later, 0: none
-  std::uint32_t protection_keys;  // bits of those to allocate
+  std::uint32_t lock_future;       // flags of an mlockall for what is mapped later, 0: none
+  std::uint32_t protection_keys;   // bits of those to allocate
+  std::uint32_t execute_only_key;  // the kernel's own, for areas that are executable alone; 0: there are none
 
   Ref<LateStep> late_steps;
   std::uint32_t late_step_count;

@@ -275,12 +275,20 @@ void map_placed(const Context& context, const Area* areas, std::uint32_t count) 
   });
 }
 
-// The kernel gives out the lowest free key. Before any area needs one: the kernel takes one itself for memory that is
-// executable alone.
-void allocate_keys(const Context& context, std::uint32_t wanted) {
+// The kernel gives out the lowest free key, also to itself, for memory that is executable alone: it takes one for the
+// first such area and keeps to it.
+void allocate_keys(const Context& context, std::uint32_t wanted, std::uint32_t execute_only) {
   std::uint32_t spare = 0;
+  wanted |= execute_only != 0 ? 1U << execute_only : 0;
   while (wanted != 0) {
     const long key = must(context, "allocate protection keys", wanted, SYS_pkey_alloc, 0, 0);
+    if (key == static_cast<long>(execute_only)) {
+      constexpr long page = 4096;
+      raw_syscall(SYS_pkey_free, key);
+      const long at = must(context, "map memory that is executable alone", 0, SYS_mmap, 0, page, PROT_EXEC,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      raw_syscall(SYS_munmap, at, page);
+    }
     if ((wanted >> key & 1) != 0) {
       wanted &= ~(1U << key);
     } else {
@@ -296,7 +304,7 @@ void allocate_keys(const Context& context, std::uint32_t wanted) {
 
 void restore_memory(const Context& context) {
   const Plan* plan = context.plan;
-  allocate_keys(context, plan->protection_keys);
+  allocate_keys(context, plan->protection_keys, plan->execute_only_key);
   move_vdso(context, &Part::at, &Part::parking);
   unmap_the_rest(context);
   const Area* areas = context.at(plan->areas);
