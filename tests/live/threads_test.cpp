@@ -109,6 +109,38 @@ __attribute__((target("avx512f"))) bool spin_with_avx512(std::atomic<int>& run) 
   return out == in && mask == 0xa5c3;
 }
 
+constexpr int tile_rows = 16;
+constexpr std::size_t tile_row = 64;  // bytes
+
+struct TileShapes {
+  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  std::uint16_t bytes_of_row[16] = {0, 0, 0, 0, 0, tile_row};
+  std::uint8_t rows[16] = {0, 0, 0, 0, 0, tile_rows};
+};
+
+// The fifth of eight tiles, with its shape.
+__attribute__((target("amx-tile"))) bool spin_with_amx(std::atomic<int>& run) {
+  alignas(64) const TileShapes shapes;
+  alignas(64) TileShapes shapes_after;
+  std::array<std::uint8_t, tile_rows * tile_row> in{}, out{};
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    in[i] = static_cast<std::uint8_t>(i * 7 + i / 256);
+  }
+  asm volatile(
+      "ldtilecfg %[shapes]\n"
+      "tileloadd (%[in], %[row], 1), %%tmm5\n"
+      "1: pause\n"
+      "cmpl $0, %[run]\n"
+      "jne 1b\n"
+      "sttilecfg %[after]\n"
+      "tilestored %%tmm5, (%[out], %[row], 1)\n"
+      "tilerelease\n"
+      : [after] "=m"(shapes_after)
+      : [shapes] "m"(shapes), [in] "r"(in.data()), [out] "r"(out.data()), [row] "r"(tile_row), [run] "m"(run)
+      : "memory", "cc");
+  return in == out && std::memcmp(&shapes, &shapes_after, sizeof shapes) == 0;
+}
+
 bool spin_with_general(std::atomic<int>& run) {
   std::uint64_t r12 = 0;
   std::uint64_t r15 = 0;
@@ -324,6 +356,15 @@ LIVE_TEST("threads: AVX-512 registers") {
     skip("this CPU has no AVX-512");
   }
   check_registers(spin_with_avx512);
+}
+
+LIVE_TEST("threads: AMX tiles, which a process has to ask for") {
+  constexpr int request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM, Linux 5.16
+  constexpr int tile_data = 18;
+  if (::syscall(SYS_arch_prctl, request_permission, tile_data) != 0) {
+    skip("no AMX here");
+  }
+  check_registers(spin_with_amx);
 }
 
 LIVE_TEST("threads: a restartable sequence in its critical section") {

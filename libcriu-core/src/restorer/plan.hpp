@@ -165,6 +165,7 @@ struct Thread {
   std::uint32_t filter_count;
   std::uint64_t timer_slack;
   std::uint32_t io_priority, set_io_priority;
+  std::uint32_t uses_tiles;
   Ref<const char> affinity;
   std::uint32_t affinity_size;  // 0: as this process
   // An interrupted sleep: the thread sleeps on in the restorer, so that the kernel has its end noted when the master

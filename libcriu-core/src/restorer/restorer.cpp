@@ -22,6 +22,7 @@
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
 
+#include "arch/tiles.hpp"
 #include "restorer/sys.hpp"
 
 namespace criu::restorer {
@@ -552,6 +553,9 @@ void restore_thread(const Context& context, const Thread& thread) {
   must(context, "set the name of", static_cast<std::uint32_t>(thread.tid), SYS_prctl, PR_SET_NAME, thread.comm, 0, 0,
        0);
   restore_scheduling(context, thread);
+  if (thread.uses_tiles != 0) {
+    arch::use_tiles();
+  }
   queue_signals(context, thread.pending, thread.pending_count, thread.tid);
   restore_ids(context, thread.credentials);
   must(context, "set the parent-death signal", thread.pdeath_signal, SYS_prctl, PR_SET_PDEATHSIG, thread.pdeath_signal,

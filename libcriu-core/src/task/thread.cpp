@@ -8,6 +8,7 @@
 
 #include <span>
 
+#include "arch/tiles.hpp"
 #include "base/error.hpp"
 #include "log.hpp"
 #include "task/ids.hpp"
@@ -68,6 +69,9 @@ restorer::Thread plan_thread(const TaskImage& task, const images::core_entry& co
     planned.sleep_sec = static_cast<std::int64_t>(sleep.left_sec());
     planned.sleep_nsec = static_cast<std::int64_t>(sleep.left_nsec());
     planned.sleep_remainder = sleep.remainder();
+  }
+  for (const auto& component : thread.extension().xstate()) {
+    planned.uses_tiles |= component.number() == arch::tile_data_component ? 1 : 0;
   }
   planned.pdeath_signal = thread.pdeath_sig();
   const auto& comm = thread.has_comm() ? thread.comm() : task.core.tc().comm();
