@@ -217,9 +217,9 @@ LIVE_TEST("events: timerfd on clocks that wake the machine, at a moment, and wit
         ::clock_gettime(CLOCK_REALTIME, &later);
         return (later.tv_sec - now.tv_sec) * 1000 + (later.tv_nsec - now.tv_nsec) / 1000000 > 10;
       },
-      "it expires five times");
+      "it expires ten times");
   checkpoint_here();
-  CHECK(read_counter(many) >= 5);
+  CHECK(read_counter(many) >= 10);  // what has gone by before, though the timer stops when nobody reads it
   itimerspec left{};
   CHECK_EQ(::timerfd_gettime(many, &left), 0);
   CHECK_EQ(left.it_interval.tv_nsec, 1000000);

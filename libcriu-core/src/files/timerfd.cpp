@@ -7,6 +7,7 @@
 #include <ctime>
 
 #include "files/common.hpp"
+#include "kernel/procfs.hpp"
 
 namespace criu::files {
 
@@ -26,8 +27,22 @@ bool is_moment(const images::timerfd_entry& entry) {
          (entry.clockid() == CLOCK_REALTIME || entry.clockid() == CLOCK_REALTIME_ALARM);
 }
 
+// A periodic timer that nobody reads stops at its first expiration, and the kernel works out the others when it is
+// asked how long it is to the next.
+std::string up_to_date(const Description& description) {
+  if (description.own < 0) {
+    return description.info.text;
+  }
+  itimerspec next{};
+  check(::timerfd_gettime(description.own, &next), "ask for the next expiration of", description.what());
+  const auto name = fmt::format("self/fdinfo/{}", description.own);
+  const base::Fd proc(check(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open", "/proc"));
+  return procfs::read_file(proc.get(), name.c_str(), description.what());
+}
+
 void save(Saver&, const Description& description, images::file_entry& entry) {
-  const std::string_view text = description.info.text;
+  const auto info = up_to_date(description);
+  const std::string_view text = info;
   auto& timerfd = *entry.mutable_tfd();
   timerfd.set_id(entry.id());
   timerfd.set_flags(description.info.flags & ~static_cast<unsigned>(O_CLOEXEC));
