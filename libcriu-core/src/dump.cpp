@@ -11,8 +11,11 @@
 #include "action_scripts.hpp"
 #include "files/io_uring.hpp"
 #include "log.hpp"
+#include "namespaces/home.hpp"
 #include "namespaces/ipc.hpp"
 #include "namespaces/time.hpp"
+#include "namespaces/uts.hpp"
+#include "outside.hpp"
 #include "plugins.hpp"
 #include "sockets/keepers.hpp"
 #include "stats.hpp"
@@ -110,8 +113,10 @@ std::string new_run_id() {
   return id;
 }
 
-void dump(const Options& options) {
-  image::Directory images(options.images_dir);
+namespace {
+
+// What is done where the tree lives. Returns what it cost.
+images::dump_stats_entry dump_tree(const Options& options, const namespaces::Home& home, image::Directory& images) {
   DumpContext context{.options = options, .images = images};
   // A tree that goes on need not wait for the disk, unless a script is to see it frozen.
   const bool early = options.final_state == FinalState::running && options.action_scripts.empty();
@@ -119,10 +124,8 @@ void dump(const Options& options) {
   images.write_through(outbox);
   std::vector<task::SavedTask> saved;
   const Worker::Scope working(context.worker);
-  run_scripts(options, Event::pre_dump, {images.fd(), options.tree});
-  Plugins loaded(options, CR_PLUGIN_STAGE__DUMP, images.fd());
   outbox.prepare();
-  task::Collected all(context);
+  task::Collected all(context, home);
   pause_devices(options.tree);
   const Stopwatch freezing;
   task::FrozenTree tree(options.tree, options.timeout);
@@ -154,6 +157,7 @@ void dump(const Options& options) {
   memory::PageStats pages;
   save_address_spaces(context, tree, saved, pages);
   images.put(image::type::seccomp, 0, all.seccomp);
+  namespaces::save_uts(images, all.ids.root(), all.ids.own());
   namespaces::save_clocks(images, root, all.ids.root(), all.ids.own());
   stop_at_obstacles(context);
   if (early) {
@@ -161,11 +165,20 @@ void dump(const Options& options) {
     stats.set_frozen_time(frozen.microseconds());
   }
   seal(context, all.ids, all.files, outbox);
-  run_scripts(options, Event::post_dump, {images.fd(), options.tree});
+  outside::tell(Event::post_dump);
+  pages.fill(stats);
+  if (const auto scanned = all.files.scan_time(); scanned != 0) {
+    stats.set_irmap_resolve(static_cast<std::uint32_t>(scanned));
+  }
   if (!early) {
+    stats.set_frozen_time(frozen.microseconds());
+    outside::part(stats.SerializeAsString());
     auto* keepers = all.files.keepers();
     if (keepers != nullptr) {
       keepers->at_the_end();
+    }
+    if (options.final_state == FinalState::killed && home.own_pids()) {
+      outside::ask({outside::Errand::Kind::kill_root, 0});  // an init is deaf to that from inside
     }
     tree.release(options.final_state);
     if (keepers != nullptr) {
@@ -176,10 +189,35 @@ void dump(const Options& options) {
   if (options.final_state != FinalState::running) {
     all.files.keep_links();
   }
-  pages.fill(stats);
-  if (const auto scanned = all.files.scan_time(); scanned != 0) {
-    stats.set_irmap_resolve(static_cast<std::uint32_t>(scanned));
+  return stats;
+}
+
+}  // namespace
+
+void dump(const Options& options) {
+  image::Directory images(options.images_dir);
+  const ScriptContext scripts{images.fd(), options.tree};
+  run_scripts(options, Event::pre_dump, scripts);
+  Plugins loaded(options, CR_PLUGIN_STAGE__DUMP, images.fd());
+  const namespaces::Home home(options.tree);
+  const auto result = home.visit(
+      [&](pid_t root) {
+        auto there = options;
+        there.tree = root;
+        return dump_tree(there, home, images).SerializeAsString();
+      },
+      [&](const outside::Errand& errand) {
+        if (errand.kind == outside::Errand::Kind::event) {
+          run_scripts(options, static_cast<Event>(errand.value), scripts);
+        } else {
+          home.kill_root();
+        }
+      });
+  if (options.final_state == FinalState::killed) {
+    home.await_end();
   }
+  images::dump_stats_entry stats;
+  stats.ParseFromString(result);
   finish_stats(options, stats);
   loaded.succeed();
   LOG_INFO("Dumping finished successfully");

@@ -13,7 +13,9 @@
 #include "log.hpp"
 #include "memory/restore.hpp"
 #include "namespaces/ipc.hpp"
+#include "namespaces/restored_home.hpp"
 #include "namespaces/time.hpp"
+#include "outside.hpp"
 #include "plugins.hpp"
 #include "restore_context.hpp"
 #include "session.hpp"
@@ -33,6 +35,41 @@ base::Fd RestoreContext::internal(base::Fd fd) const {
                               {}, "the limit on open files is too low for the descriptors of this tree"));
 }
 
+namespace {
+
+// From the birth of the tree to the moment it runs: where its pids and paths are what they were.
+void bring_to_life(RestoreContext& context, task::Master& master, task::Handover& handover,
+                   namespaces::RestoredIpc& ipc, sockets::Silence& silence, const Stopwatch& forking) {
+  master.arrive(restorer::Stage::forked);
+  master.wait(restorer::Stage::forked);
+  context.shared->forking_time = forking.microseconds();
+  plugins::tell(CR_PLUGIN_HOOK__POST_FORKING);
+
+  master.wait(restorer::Stage::rebuilt);
+  handover.attach();
+  outside::open_gate(restorer::Stage::rebuilt);
+  master.wait(restorer::Stage::ready);
+  context.shared_objects.seal();  // everything is mapped by now
+  ipc.settle();
+  outside::tell(Event::post_restore);
+  handover.stop();
+  handover.put_registers();
+  context.files.finish(context);
+  context.objects.locks.break_leases(context);
+  outside::tell(Event::pre_resume);
+  for (const auto& task : context.checkpoint.tasks) {
+    if (task->alive()) {
+      plugins::tell(CR_PLUGIN_HOOK__RESUME_DEVICES_LATE, task->pid());
+    }
+  }
+  context.objects.terminals.hand_over(context);
+  context.objects.inherited.let_go();
+  silence.end();
+  handover.release(context.options.final_state == FinalState::stopped);
+}
+
+}  // namespace
+
 pid_t restore(const Options& options) {
   const Stopwatch whole;
   images::restore_stats_entry stats;
@@ -49,45 +86,41 @@ pid_t restore(const Options& options) {
   loaded.require(checkpoint.inventory);
   plugins::tell(CR_PLUGIN_HOOK__RESTORE_INIT);
   context.objects.inherited = files::InheritedFds(context);
+  namespaces::RestoredHome home(context);
   context.shared_objects.restore(context);
   namespaces::RestoredIpc ipc(context);
   files::prepare(context);
   sockets::Silence silence(context);  // until the tasks run, nobody answers for their connections
+  task::Handover handover(checkpoint, family.regions);
 
   const Stopwatch forking;
+  master.expect_us(restorer::Stage::forked);
   const auto root = [&] {
     const namespaces::RestoredClocks clocks(context.images, checkpoint);
     const auto inside = ipc.enter();
-    return master.start(options.sibling);
+    return master.start(options.sibling, home.own_pids());
   }();
   const ScriptContext scripts{context.images.fd(), root};
-  master.wait(restorer::Stage::forked);
-  stats.set_forking_time(forking.microseconds());
-  plugins::tell(CR_PLUGIN_HOOK__POST_FORKING);
-
-  task::Handover handover(checkpoint, family.regions);
-  master.wait(restorer::Stage::rebuilt);
-  handover.attach();
-  master.open(restorer::Stage::rebuilt);
-  master.wait(restorer::Stage::ready);
-  context.shared_objects.seal();  // everything is mapped by now
-  ipc.settle();
-  run_scripts(options, Event::post_restore, scripts);
-  write_pidfile(options, root);
-  handover.stop();
-  handover.put_registers();
-  context.files.finish(context);
-  context.objects.locks.break_leases(context);
-  run_scripts(options, Event::pre_resume, scripts);
-  for (const auto& task : checkpoint.tasks) {
-    if (task->alive()) {
-      plugins::tell(CR_PLUGIN_HOOK__RESUME_DEVICES_LATE, task->pid());
+  const auto announce = [&](Event event) {
+    const namespaces::RestoredHome::Outside outside(home);
+    run_scripts(options, event, scripts);
+    if (event == Event::post_restore) {
+      write_pidfile(options, root);
     }
+  };
+  if (home.any()) {
+    announce(Event::setup_namespaces);
+    announce(Event::post_setup_namespaces);
   }
-  context.objects.terminals.hand_over(context);
-  context.objects.inherited.let_go();
-  silence.end();
-  handover.release(options.final_state == FinalState::stopped);
+  home.work_there(
+      root, [&] { bring_to_life(context, master, handover, ipc, silence, forking); },
+      [&](const outside::Errand& errand) {
+        if (errand.kind == outside::Errand::Kind::event) {
+          announce(static_cast<Event>(errand.value));
+        } else {
+          master.open(static_cast<restorer::Stage>(errand.value));
+        }
+      });
   master.disown();
   ipc.keep();
   context.objects.remaps.unlink_links();
@@ -98,7 +131,7 @@ pid_t restore(const Options& options) {
   master.count(stats);
   stats.set_restore_time(whole.microseconds());
   finish_stats(options, stats);
-  run_scripts(options, Event::post_resume, scripts);
+  announce(Event::post_resume);
   return root;
 }
 

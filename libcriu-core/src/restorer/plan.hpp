@@ -42,7 +42,9 @@ struct Shared {
   Gate gates[static_cast<int>(Stage::count)];
   std::uint32_t arrived[static_cast<int>(Stage::count)];
   std::uint32_t expected[static_cast<int>(Stage::count)];
-  std::uint64_t pages_restored, pages_compared, pages_skipped_cow;  // for the statistics
+  // For the statistics.
+  std::uint64_t pages_restored, pages_compared, pages_skipped_cow;
+  std::uint32_t forking_time;  // microseconds
   std::uint32_t event;   // counted up and woken when a stage the master waits for is complete, or something failed
   std::uint32_t failed;  // 1: somebody is writing the failure, 2: it is there
   std::int32_t failed_pid;

@@ -89,8 +89,8 @@ class TaskSaver {
     if (tree_.registers(index_, task_.pid).cs != cs_64) {
       throw is_32_bit(name());
     }
-    if (in_other_namespaces(ids_, all_.ids)) {
-      context_.obstacles.push_back(other_namespaces(name()));
+    if (const auto which = namespaces_not_dumped(ids_, all_.ids); !which.empty()) {
+      context_.obstacles.push_back(other_namespaces(name(), which));
     }
     if (const auto what = all_.ids.in_common(task_.pid, task_.ppid); !what.empty()) {
       context_.obstacles.push_back(shares(name(), what));

@@ -20,8 +20,8 @@ struct Collected {
   files::Collector files;
   images::seccomp_entry seccomp;
 
-  explicit Collected(DumpContext& context) : files(context) {
-    context.net_ns_id = ids.own().net_ns_id();
+  Collected(DumpContext& context, const namespaces::Home& home) : ids(home.ours()), files(context) {
+    context.net_ns_id = ids.number_of(home.theirs().at("net"));
     context.namespaces = &ids.namespaces();
   }
 };

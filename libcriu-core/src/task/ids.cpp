@@ -21,33 +21,40 @@ bool Ids::Order::operator()(pid_t a, pid_t b) const {
   return result == 1;
 }
 
-Ids::Ids() : vm_(Order{KCMP_VM}), files_(Order{KCMP_FILES}), fs_(Order{KCMP_FS}), sighand_(Order{KCMP_SIGHAND}) {
-  own_ = of(::getpid(), procfs::Task(::getpid()));
+Ids::Ids(const namespaces::Links& ours)
+    : vm_(Order{KCMP_VM}), files_(Order{KCMP_FILES}), fs_(Order{KCMP_FS}), sighand_(Order{KCMP_SIGHAND}) {
+  put_objects(::getpid(), own_);
+  put_namespaces(ours, own_);
 }
 
 std::uint32_t Ids::object_id(Objects& objects, pid_t pid) const {
   return objects.emplace(pid, static_cast<std::uint32_t>(objects.size()) + 1).first->second;
 }
 
-std::uint32_t Ids::namespace_id(const procfs::Task& task, const char* name) {
-  return namespaces_.emplace(task.link(name), static_cast<std::uint32_t>(namespaces_.size()) + 1).first->second;
-}
-
-images::task_kobj_ids_entry Ids::of(pid_t pid, const procfs::Task& task) {
-  images::task_kobj_ids_entry ids;
+void Ids::put_objects(pid_t pid, images::task_kobj_ids_entry& ids) {
   ids.set_vm_id(object_id(vm_, pid));
   ids.set_files_id(object_id(files_, pid));
   ids.set_fs_id(object_id(fs_, pid));
   ids.set_sighand_id(object_id(sighand_, pid));
-  ids.set_pid_ns_id(namespace_id(task, "ns/pid"));
-  ids.set_net_ns_id(namespace_id(task, "ns/net"));
-  ids.set_ipc_ns_id(namespace_id(task, "ns/ipc"));
-  ids.set_uts_ns_id(namespace_id(task, "ns/uts"));
-  ids.set_time_ns_id(namespace_id(task, "ns/time"));
-  ids.set_mnt_ns_id(namespace_id(task, "ns/mnt"));
-  ids.set_user_ns_id(namespace_id(task, "ns/user"));
-  ids.set_cgroup_ns_id(namespace_id(task, "ns/cgroup"));
-  if (own_.has_vm_id() && !root_.has_vm_id()) {
+}
+
+void Ids::put_namespaces(const namespaces::Links& links, images::task_kobj_ids_entry& ids) {
+  const auto number = [&](const char* name) { return number_of(links.at(name)); };
+  ids.set_pid_ns_id(number("pid"));
+  ids.set_net_ns_id(number("net"));
+  ids.set_ipc_ns_id(number("ipc"));
+  ids.set_uts_ns_id(number("uts"));
+  ids.set_time_ns_id(number("time"));
+  ids.set_mnt_ns_id(number("mnt"));
+  ids.set_user_ns_id(number("user"));
+  ids.set_cgroup_ns_id(number("cgroup"));
+}
+
+images::task_kobj_ids_entry Ids::of(pid_t pid, const procfs::Task& task) {
+  images::task_kobj_ids_entry ids;
+  put_objects(pid, ids);
+  put_namespaces(namespaces::links_of(task), ids);
+  if (!root_.has_vm_id()) {
     root_ = ids;
   }
   return ids;
@@ -92,18 +99,29 @@ bool is_known_policy(int policy) {
   return kind == SCHED_FIFO || kind == SCHED_RR || kind == SCHED_OTHER || kind == SCHED_BATCH || kind == SCHED_IDLE;
 }
 
-// A time namespace of its own is restored, and an IPC namespace that all of the tree is in; the others are not dumped
-// yet.
-bool in_other_namespaces(const images::task_kobj_ids_entry& task, const Ids& known) {
+// A time namespace is a task's own; of the others all of the tree has to be in one.
+std::string namespaces_not_dumped(const images::task_kobj_ids_entry& task, const Ids& known) {
   const auto& own = known.own();
-  return task.pid_ns_id() != own.pid_ns_id() || task.mnt_ns_id() != own.mnt_ns_id() ||
-         task.net_ns_id() != own.net_ns_id() || task.ipc_ns_id() != known.root().ipc_ns_id() ||
-         task.uts_ns_id() != own.uts_ns_id() || task.user_ns_id() != own.user_ns_id();
+  const auto& root = known.root();
+  std::string all;
+  const auto note = [&all](bool differs, const char* kind) {
+    if (differs) {
+      all += (all.empty() ? "" : ", ") + std::string(kind);
+    }
+  };
+  note(task.pid_ns_id() != root.pid_ns_id(), "pid");
+  note(task.uts_ns_id() != root.uts_ns_id(), "UTS");
+  note(task.ipc_ns_id() != root.ipc_ns_id(), "IPC");
+  note(task.mnt_ns_id() != own.mnt_ns_id(), "mount");
+  note(task.net_ns_id() != own.net_ns_id(), "network");
+  note(task.user_ns_id() != own.user_ns_id(), "user");
+  return all;
 }
 
-base::Error other_namespaces(const std::string& task) {
+base::Error other_namespaces(const std::string& task, const std::string& which) {
   return {"cannot dump", task, 0,
-          "it lives in namespaces of its own, which this version does not dump; run the dump inside them"};
+          fmt::format("it has namespaces of its own ({}), which this version does not dump; run the dump inside them",
+                      which)};
 }
 
 base::Error is_32_bit(const std::string& task) {

@@ -12,16 +12,22 @@
 
 #include "base/error.hpp"
 #include "kernel/procfs.hpp"
+#include "namespaces/home.hpp"
 
 namespace criu::task {
 
 class Ids {
  public:
   // Numbers this process first: the format wants it as the reference that tells which namespaces are the tree's own.
-  Ids();
+  // `ours` are the namespaces in which it was started.
+  explicit Ids(const namespaces::Links& ours);
   const images::task_kobj_ids_entry& own() const { return own_; }
   const std::map<std::string, std::uint32_t>& namespaces() const { return namespaces_; }
   images::task_kobj_ids_entry of(pid_t pid, const procfs::Task& task);
+  // Of a namespace, by what its link says.
+  std::uint32_t number_of(const std::string& link) {
+    return namespaces_.emplace(link, static_cast<std::uint32_t>(namespaces_.size()) + 1).first->second;
+  }
   // Of the first task that was asked for, the root of the tree.
   const images::task_kobj_ids_entry& root() const { return root_; }
 
@@ -36,7 +42,8 @@ class Ids {
   using Objects = std::map<pid_t, std::uint32_t, Order>;
 
   std::uint32_t object_id(Objects& objects, pid_t pid) const;
-  std::uint32_t namespace_id(const procfs::Task& task, const char* name);
+  void put_objects(pid_t pid, images::task_kobj_ids_entry&);
+  void put_namespaces(const namespaces::Links&, images::task_kobj_ids_entry&);
 
   Objects vm_, files_, fs_, sighand_;
   std::map<std::string, std::uint32_t> namespaces_;  // by link text: "net:[4026531840]"
@@ -49,8 +56,9 @@ bool is_known_policy(int policy);
 std::string apart_from_process(pid_t pid, pid_t tid);
 
 // Obstacles that a dump and a look at a running tree word alike.
-bool in_other_namespaces(const images::task_kobj_ids_entry& task, const Ids& known);
-base::Error other_namespaces(const std::string& task);
+// Of which kinds of namespaces it has its own that are not dumped; nothing: an empty text.
+std::string namespaces_not_dumped(const images::task_kobj_ids_entry& task, const Ids& known);
+base::Error other_namespaces(const std::string& task, const std::string& which);
 base::Error is_32_bit(const std::string& task);
 base::Error leader_ended(const std::string& task);
 base::Error unknown_policy(pid_t tid, int policy);

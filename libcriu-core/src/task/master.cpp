@@ -74,15 +74,15 @@ Master::Master(RestoreContext& context, Family& family) : context_(context), fam
 Master::~Master() {
   if (started_) {
     // All that were born: one that fell out of the tree's shape must go too. Then the root is ours to reap.
+    // The end of an init is the end of all in its namespace, where they have their pids.
     auto& births = *family_.births;
-    for (std::uint32_t i = 0; i < __atomic_load_n(&births.count, __ATOMIC_ACQUIRE); ++i) {
+    for (std::uint32_t i = 0; !own_pids_ && i < __atomic_load_n(&births.count, __ATOMIC_ACQUIRE); ++i) {
       if (const auto pid = __atomic_load_n(&births.pids()[i], __ATOMIC_ACQUIRE); pid > 0) {
         ::kill(pid, SIGKILL);
       }
     }
-    const auto root = context_.checkpoint.root().pid();
-    ::kill(root, SIGKILL);
-    reap(root);
+    ::kill(root_, SIGKILL);
+    reap(root_);
   }
   for (int stage = 0; stage < static_cast<int>(Stage::count); ++stage) {
     open(static_cast<Stage>(stage));
@@ -112,10 +112,11 @@ void Master::choose_internal_fds() {
   log::move_above(context_.first_internal_fd);
 }
 
-pid_t Master::start(bool as_sibling) {
-  const auto pid = give_birth(context_, family_, as_sibling);
+pid_t Master::start(bool as_sibling, bool own_pids) {
+  own_pids_ = own_pids;
+  root_ = give_birth(context_, family_, (as_sibling ? std::uint64_t{CLONE_PARENT} : 0) | (own_pids ? CLONE_NEWPID : 0));
   started_ = true;
-  return pid;
+  return root_;
 }
 
 void Master::check_failure() const {
@@ -166,6 +167,7 @@ void Master::count(images::restore_stats_entry& stats) const {
   stats.set_pages_restored(context_.shared->pages_restored);
   stats.set_pages_compared(context_.shared->pages_compared);
   stats.set_pages_skipped_cow(context_.shared->pages_skipped_cow);
+  stats.set_forking_time(context_.shared->forking_time);
 }
 
 void Master::open(Stage stage) {

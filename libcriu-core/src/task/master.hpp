@@ -22,10 +22,14 @@ class Master {
   Master(const Master&) = delete;
   Master& operator=(const Master&) = delete;
 
-  pid_t start(bool as_sibling);
+  // With `own_pids` the root is the first of a new pid namespace. Returns its pid as it is here.
+  pid_t start(bool as_sibling, bool own_pids);
   // Waits until all have arrived at the stage. The failure of a task becomes an Error here.
   void wait(restorer::Stage);
   void open(restorer::Stage);
+  // The tasks wait there for us too, until we arrive. Before they are started.
+  void expect_us(restorer::Stage stage) { ++context_.shared->expected[static_cast<int>(stage)]; }
+  void arrive(restorer::Stage stage) { restorer::arrive(context_.shared, stage); }
   // What the tasks counted.
   void count(images::restore_stats_entry&) const;
   // The tree lives on its own from here.
@@ -42,6 +46,8 @@ class Master {
   RestoreContext& context_;
   Family& family_;
   bool started_ = false;
+  bool own_pids_ = false;
+  pid_t root_ = 0;
 };
 
 }  // namespace criu::task

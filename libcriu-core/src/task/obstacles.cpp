@@ -62,7 +62,8 @@ bool is_32_bit(const procfs::Task& proc) {
 
 class Look {
  public:
-  Look(DumpContext& context, pid_t root) : context_(context), root_(root), files_(context) {
+  Look(DumpContext& context, const namespaces::Home& home, pid_t root)
+      : context_(context), root_(root), files_(context), ids_(home.ours()) {
     context.namespaces = &ids_.namespaces();
   }
 
@@ -139,8 +140,8 @@ class Look {
       context_.obstacles.emplace_back("cannot dump", name, 0, fmt::format("it is traced by task {}", status.tracer));
     }
     const auto ids = ids_.of(proc.pid(), proc);
-    if (task::in_other_namespaces(ids, ids_)) {
-      context_.obstacles.push_back(task::other_namespaces(name));
+    if (const auto which = task::namespaces_not_dumped(ids, ids_); !which.empty()) {
+      context_.obstacles.push_back(task::other_namespaces(name, which));
     }
     if (const auto what = ids_.in_common(proc.pid(), stat.ppid); !what.empty()) {
       context_.obstacles.push_back(task::shares(name, what));
@@ -165,13 +166,23 @@ class Look {
 std::vector<std::string> obstacles(const Options& options) {
   const ScratchDirectory scratch;
   const image::Directory images(scratch.path());
-  DumpContext context{.options = options, .images = images, .look_only = true, .obstacles = {}};
-  Look(context, options.tree).tree();
+  const namespaces::Home home(options.tree);
+  const auto all = home.visit(
+      [&](pid_t root) {
+        DumpContext context{.options = options, .images = images, .look_only = true, .obstacles = {}};
+        Look(context, home, root).tree();
+        std::string text;
+        for (const auto& obstacle : context.obstacles) {
+          if (!gone(obstacle)) {
+            text += std::string(obstacle.what()) + '\0';
+          }
+        }
+        return text;
+      },
+      [](const outside::Errand&) {});
   std::vector<std::string> lines;
-  for (const auto& obstacle : context.obstacles) {
-    if (!gone(obstacle)) {
-      lines.emplace_back(obstacle.what());
-    }
+  for (std::size_t at = 0, end = 0; (end = all.find('\0', at)) != std::string::npos; at = end + 1) {
+    lines.push_back(all.substr(at, end - at));
   }
   return lines;
 }

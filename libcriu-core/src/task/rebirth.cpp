@@ -346,12 +346,12 @@ void Family::expect(const Checkpoint& checkpoint, restorer::Shared& shared) cons
   std::copy(std::begin(counts), std::end(counts), shared.expected);
 }
 
-pid_t give_birth(RestoreContext& context, Family& family, bool as_sibling) {
+pid_t give_birth(RestoreContext& context, Family& family, std::uint64_t flags) {
   const auto& root = context.checkpoint.root();
   sigset_t all, before;
   sigfillset(&all);
   ::sigprocmask(SIG_BLOCK, &all, &before);
-  const auto pid = fork_with_pid(root.pid(), as_sibling ? std::uint64_t{CLONE_PARENT} : 0, SIGCHLD, root.name());
+  const auto pid = fork_with_pid(root.pid(), flags, SIGCHLD, root.name());
   if (pid == 0) {
     Rebirth(context, family, root, nullptr).run();
   }

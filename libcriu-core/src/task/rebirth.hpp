@@ -46,7 +46,7 @@ struct Family {
   void expect(const Checkpoint& checkpoint, restorer::Shared& shared) const;
 };
 
-// Makes the root, which makes the rest. Returns its pid.
-pid_t give_birth(RestoreContext&, Family&, bool as_sibling);
+// Makes the root, which makes the rest. Returns its pid. `flags`: further clone flags.
+pid_t give_birth(RestoreContext&, Family&, std::uint64_t flags);
 
 }  // namespace criu::task

@@ -18,7 +18,8 @@
 namespace {
 
 constexpr const char* usage =
-    "usage: live [--criu PATH] [--setting dry|host|pidns] [--rounds N] [--programs DIR] [--keep] [--list] [NAME...]\n"
+    "usage: live [--criu PATH] [--setting dry|host|pidns|container] [--rounds N] [--programs DIR] [--keep] [--list] "
+    "[NAME...]\n"
     "  NAME: run the tests whose names have this in them\n"
     "  --keep: leave the directories of failed tests (images, logs) in place\n";
 
@@ -47,9 +48,10 @@ Arguments parse(int argc, char** argv) {
       out.config.criu = value();
     } else if (argument == "--setting") {
       const auto setting = value();
-      out.config.setting = setting == "host"    ? live::Setting::host
-                           : setting == "pidns" ? live::Setting::pidns
-                                                : live::Setting::dry;
+      out.config.setting = setting == "host"        ? live::Setting::host
+                           : setting == "pidns"     ? live::Setting::pidns
+                           : setting == "container" ? live::Setting::container
+                                                    : live::Setting::dry;
     } else if (argument == "--rounds") {
       out.config.rounds = std::stoi(value());
     } else if (argument == "--programs") {
@@ -130,6 +132,9 @@ int victim_main(const std::string& role, const std::string& name, const std::str
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc > 2 && std::strcmp(argv[1], "--init") == 0) {
+    ::_exit(live::run_init(argv + 2));
+  }
   if (argc == 4 && (std::strcmp(argv[1], "--victim") == 0 || std::strcmp(argv[1], "--outside") == 0)) {
     // Not through the destructors of main's world: a test may have closed, replaced or forbidden anything.
     ::_exit(victim_main(argv[1], argv[2], argv[3]));

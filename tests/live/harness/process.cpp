@@ -3,8 +3,10 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/inotify.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -14,6 +16,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 
 #include "base/error.hpp"
 #include "snapshot.hpp"
@@ -59,9 +62,42 @@ base::Fd open_pidfd(pid_t pid) { return base::Fd(static_cast<int>(::syscall(SYS_
 
 }  // namespace
 
-pid_t start(const std::vector<std::string>& arguments, const std::string& output) {
-  const auto pid = base::check(::fork(), "fork");
+namespace {
+
+bool mount_proc(const char* where) {
+  return ::mount("proc", where, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) == 0;
+}
+
+// Runs it in a child; whether it said yes there.
+bool in_child(const std::function<bool()>& action) {
+  const auto pid = ::fork();
   if (pid == 0) {
+    ::_exit(action() ? 0 : 1);
+  }
+  int status = 1;
+  return pid > 0 && ::waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+}  // namespace
+
+bool make_mounts_private() { return ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0; }
+
+bool mount_own_proc() { return make_mounts_private() && mount_proc("/proc"); }
+
+bool mount_proc_of(pid_t pid, const std::string& where) {
+  return in_child([&] {
+    const auto pidfd = open_pidfd(pid);
+    // Only a child gets into a pid namespace.
+    return ::setns(pidfd.get(), CLONE_NEWPID) == 0 && in_child([&] { return mount_proc(where.c_str()); });
+  });
+}
+
+pid_t start(const std::vector<std::string>& arguments, const std::string& output, unsigned long namespaces) {
+  const auto pid = static_cast<pid_t>(base::check(::syscall(SYS_clone, namespaces | SIGCHLD, 0, 0, 0, 0), "clone"));
+  if (pid == 0) {
+    if ((namespaces & CLONE_NEWNS) != 0 && !mount_own_proc()) {
+      ::_exit(126);
+    }
     become(arguments, output);
   }
   return pid;

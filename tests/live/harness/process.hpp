@@ -16,8 +16,15 @@ namespace live {
 using Clock = std::chrono::steady_clock;
 
 // Starts a program: a session leader, standard streams on /dev/null (or, for the output, a file), no other descriptor,
-// all signals as at boot.
-pid_t start(const std::vector<std::string>& arguments, const std::string& output = "/dev/null");
+// all signals as at boot. `namespaces`: clone flags; a mount namespace gets its own /proc.
+pid_t start(const std::vector<std::string>& arguments, const std::string& output = "/dev/null",
+            unsigned long namespaces = 0);
+
+bool make_mounts_private();
+// Private, so that the new /proc is seen here alone.
+bool mount_own_proc();
+// Mounts, in this mount namespace, a /proc of the pid namespace that a process is in.
+bool mount_proc_of(pid_t pid, const std::string& where);
 
 // Waits for a child's end; nothing when it has not ended in time. The value is a wait status.
 std::optional<int> wait_for(pid_t pid, Clock::time_point until);

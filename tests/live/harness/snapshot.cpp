@@ -20,6 +20,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
+std::string proc = "/proc/";
+
 std::string text_of(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
@@ -244,10 +246,12 @@ void add_thread(Snapshot& snapshot, const std::string& key, const fs::path& task
 
 }  // namespace
 
+void look_at_proc(const std::string& mount_point) { proc = mount_point + "/"; }
+
 std::vector<pid_t> tree_of(pid_t root) {
   std::vector<pid_t> all{root};
   for (std::size_t at = 0; at < all.size(); ++at) {
-    const fs::path tasks = "/proc/" + std::to_string(all[at]) + "/task";
+    const fs::path tasks = proc + std::to_string(all[at]) + "/task";
     std::set<pid_t> children;
     for (const int tid : numbers_in(tasks)) {
       std::istringstream words(text_of(tasks / std::to_string(tid) / "children"));
@@ -263,7 +267,7 @@ std::vector<pid_t> tree_of(pid_t root) {
 Sleepers sleepers_of_tree(pid_t root) {
   Sleepers found;
   for (const pid_t pid : tree_of(root)) {
-    const fs::path tasks = "/proc/" + std::to_string(pid) + "/task";
+    const fs::path tasks = proc + std::to_string(pid) + "/task";
     for (const int tid : numbers_in(tasks)) {
       const auto task = tasks / std::to_string(tid);
       const auto stat = text_of(task / "stat");
@@ -292,7 +296,7 @@ Snapshot snapshot_of_tree(pid_t root) {
   Snapshot snapshot;
   Names names;
   for (const pid_t pid : tree_of(root)) {
-    const fs::path task = "/proc/" + std::to_string(pid);
+    const fs::path task = proc + std::to_string(pid);
     const auto key = "task " + std::to_string(pid);
     add_thread(snapshot, key, task);
     if (is_dead(task)) {

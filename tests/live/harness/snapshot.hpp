@@ -11,6 +11,9 @@
 
 namespace live {
 
+// Where a /proc is mounted that shows the pids that are meant below: "/proc" unless told otherwise.
+void look_at_proc(const std::string& mount_point);
+
 // "task 42: maps" → its text.
 using Snapshot = std::map<std::string, std::string>;
 

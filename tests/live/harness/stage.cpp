@@ -33,6 +33,7 @@ constexpr seconds setup_limit{60};
 constexpr seconds criu_limit{60};
 constexpr seconds finish_limit{60};
 constexpr std::size_t log_lines_shown = 40;
+constexpr unsigned long own_namespaces = CLONE_NEWPID | CLONE_NEWUTS;
 constexpr const char* in_sigsuspend = "130";
 constexpr const char* in_clock_nanosleep = "230";
 constexpr const char* in_restart_syscall = "219";
@@ -108,30 +109,55 @@ class Act {
     } else {
       arguments = {"/proc/self/exe", "--victim", test_.name, directory_};
     }
-    victim_ = start(arguments, is_program() ? path("output") : "/dev/null");
-    if (!arrival_.wait("ready", victim_, Clock::now() + setup_limit)) {
+    if (in_container()) {
+      arguments.insert(arguments.begin(), {"/proc/self/exe", "--init"});
+    }
+    root_ = start(arguments, is_program() ? path("output") : "/dev/null", in_container() ? own_namespaces : 0);
+    if (!arrival_.wait("ready", root_, Clock::now() + setup_limit)) {
       outcome_.skipped = text_of(path("skipped"));
       if (!outcome_.skipped.empty()) {
         throw Over{};
       }
       over("the test did not reach its checkpoint\n" + text_of(path("output")));
     }
+    find_victim();
+  }
+
+  bool in_container() const { return config_.setting == Setting::container; }
+
+  // In a container the tree's own pids are those to be seen, and the victim is what its init has started.
+  void find_victim() {
+    victim_ = seen_victim_ = seen_root_ = root_;
+    if (!in_container()) {
+      return;
+    }
+    std::istringstream children(
+        text_of("/proc/" + std::to_string(root_) + "/task/" + std::to_string(root_) + "/children"));
+    children >> victim_;
+    seen_root_ = 1;
+    seen_victim_ = 2;
+    fs::create_directory(path("proc"));
+    ::umount2(path("proc").c_str(), MNT_DETACH);
+    if (!mount_proc_of(root_, path("proc"))) {
+      over("cannot mount the /proc of the container");
+    }
+    look_at_proc(path("proc"));
   }
 
   // One dump and restore. False when the test ends here because something was meant to fail, and did.
   bool checkpoint(int round) {
     const auto images = path("images-" + std::to_string(round));
     fs::create_directory(images);
-    settle([&] { return is_program() || sleepers_of_tree(victim_)[victim_] == in_sigsuspend; });
-    const auto sleepers = sleepers_of_tree(victim_);
-    const auto before = snapshot_of_tree(victim_);
+    settle([&] { return is_program() || sleepers_of_tree(seen_root_)[seen_victim_] == in_sigsuspend; });
+    const auto sleepers = sleepers_of_tree(seen_root_);
+    const auto before = snapshot_of_tree(seen_root_);
     if (!dump(images)) {
-      settle([&] { return all_asleep_again(sleepers, victim_); });
+      settle([&] { return all_asleep_again(sleepers, seen_root_); });
       compare(before, "after the refused dump");
       return true;
     }
     if (test_.options.leave_running) {
-      settle([&] { return all_asleep_again(sleepers, victim_); });
+      settle([&] { return all_asleep_again(sleepers, seen_root_); });
       compare(before, "after the dump");
       return true;
     }
@@ -141,7 +167,7 @@ class Act {
     if (!restore(images)) {
       return false;
     }
-    settle([&] { return is_program() || all_asleep_again(sleepers, victim_); });
+    settle([&] { return is_program() || all_asleep_again(sleepers, seen_root_); });
     compare(before, "after round " + std::to_string(round));
     return true;
   }
@@ -160,7 +186,7 @@ class Act {
     if (is_program()) {
       return;
     }
-    for (const auto& line : differences(before, snapshot_of_tree(victim_), test_.options.ignore)) {
+    for (const auto& line : differences(before, snapshot_of_tree(seen_root_), test_.options.ignore)) {
       outcome_.failures.push_back(when);
       outcome_.failures.back().append(": ").append(line);
     }
@@ -194,7 +220,7 @@ class Act {
 
   // False when it was meant to fail, and did as it was meant to.
   bool dump(const std::string& images) {
-    std::vector<std::string> arguments{"-t", std::to_string(victim_)};
+    std::vector<std::string> arguments{"-t", std::to_string(root_)};
     if (test_.options.leave_running) {
       arguments.emplace_back("--leave-running");
     }
@@ -222,9 +248,12 @@ class Act {
   }
 
   bool restore(const std::string& images) {
-    const auto status = criu("restore", images, {"-d"}, test_.options.restore);
+    const auto pidfile = images + "/pid";
+    const auto status = criu("restore", images, {"-d", "--pidfile", pidfile}, test_.options.restore);
     const auto& expected = test_.options.restore_fails;
     if (status == 0 && expected.empty()) {
+      std::ifstream(pidfile) >> root_;
+      find_victim();
       return true;
     }
     if (status == 0) {
@@ -242,7 +271,7 @@ class Act {
 
   void finish_victim() {
     ::kill(victim_, SIGUSR1);
-    const auto status = wait_for(victim_, Clock::now() + finish_limit);
+    const auto status = wait_for(root_, Clock::now() + finish_limit);
     if (!status) {
       over("the test did not end after it was told to go on");
     }
@@ -258,15 +287,15 @@ class Act {
       // An interpreter runs its handlers between its own instructions: a signal that comes just before its sleep waits
       // for the sleep's end.
       settle([this] {
-        const auto sleepers = sleepers_of_tree(victim_);
-        const auto root = sleepers.find(victim_);
+        const auto sleepers = sleepers_of_tree(seen_root_);
+        const auto root = sleepers.find(seen_victim_);
         return root != sleepers.end() && (root->second == in_clock_nanosleep || root->second == in_restart_syscall);
       });
       ::kill(victim_, SIGUSR1);
     } else {
       std::ofstream(path("go")) << "go\n";
     }
-    if (!arrival_.wait("report", victim_, Clock::now() + finish_limit)) {
+    if (!arrival_.wait("report", root_, Clock::now() + finish_limit)) {
       over("no report\n" + text_of(path("output")));
     }
     const auto report = text_of(path("report"));
@@ -286,7 +315,9 @@ class Act {
   const Config& config_;
   std::string directory_;
   Arrival arrival_;
-  pid_t victim_ = 0;
+  pid_t root_ = 0;                         // of the tree
+  pid_t victim_ = 0;                       // of the test: the same but in a container
+  pid_t seen_root_ = 0, seen_victim_ = 0;  // as /proc is looked at
   pid_t outside_ = 0;
   Outcome outcome_;
 };
@@ -296,12 +327,13 @@ class Act {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   Outcome outcome;
   if (config.setting == Setting::pidns) {
-    // Private, so that the new /proc is seen here alone.
-    if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-        ::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) != 0) {
+    if (!mount_own_proc()) {
       outcome.failures.push_back(std::string("can't mount /proc: ") + std::strerror(errno));
     }
   } else {
+    if (config.setting == Setting::container && !make_mounts_private()) {
+      outcome.failures.push_back(std::string("can't make mounts private: ") + std::strerror(errno));
+    }
     // Orphans of the tree end up here instead of with an init that may reap them late.
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   }
@@ -345,8 +377,9 @@ Outcome play(const Test& test, const Config& config) {
   // Tests that give up being root still write their results here.
   fs::permissions(config.scratch, fs::perms(0755));
   fs::permissions(directory, fs::perms(0777));
-  const unsigned long flags =
-      SIGCHLD | (config.setting == Setting::pidns ? static_cast<unsigned long>(CLONE_NEWPID | CLONE_NEWNS) : 0UL);
+  const unsigned long flags = SIGCHLD | (config.setting == Setting::pidns       ? CLONE_NEWPID | CLONE_NEWNS
+                                         : config.setting == Setting::container ? CLONE_NEWNS
+                                                                                : 0UL);
   const auto stage = static_cast<pid_t>(base::check(::syscall(SYS_clone, flags, 0, 0, 0, 0), "clone"));
   if (stage == 0) {
     stage_main(test, config, directory);

@@ -10,9 +10,10 @@
 namespace live {
 
 enum class Setting {
-  dry,    // no checkpoint at all
-  host,   // where the harness runs
-  pidns,  // in a pid namespace of its own, with its own /proc
+  dry,        // no checkpoint at all
+  host,       // where the harness runs
+  pidns,      // in a pid namespace of its own, with its own /proc
+  container,  // the tree alone is in namespaces of its own, below an init; the programs of this suite are outside
 };
 
 struct Config {

@@ -170,6 +170,23 @@ int run_outside(const Test& test, const std::string& scratch_directory) {
   return failed() ? 1 : 0;
 }
 
+int run_init(char** arguments) {
+  const auto program = ::fork();
+  if (program == 0) {
+    ::setsid();
+    ::execvp(arguments[0], arguments);
+    ::_exit(127);
+  }
+  for (;;) {
+    int status = 0;
+    if (const auto ended = ::waitpid(-1, &status, 0); ended == program) {
+      return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    } else if (ended < 0 && errno != EINTR) {
+      return 126;
+    }
+  }
+}
+
 int run_victim(const Test& test, const std::string& scratch_directory) {
   directory = scratch_directory;
   main_pid = ::getpid();

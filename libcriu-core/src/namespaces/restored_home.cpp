@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "namespaces/restored_home.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <signal.h>
+
+#include <algorithm>
+
+#include "base/error.hpp"
+#include "log.hpp"
+#include "namespaces/home.hpp"
+#include "namespaces/uts.hpp"
+#include "task/tree.hpp"
+
+namespace criu::namespaces {
+
+using base::check;
+using base::Error;
+
+namespace {
+
+base::Fd current(const char* name) {
+  return procfs::Task(::getpid()).open(fmt::format("ns/{}", name).c_str(), O_RDONLY);
+}
+
+}  // namespace
+
+RestoredHome::RestoredHome(const RestoreContext& context) : context_(context) {
+  const auto& theirs = context.checkpoint.root().ids;
+  const auto& ours = context.checkpoint.inventory.root_ids();
+  own_pids_ = theirs.pid_ns_id() != ours.pid_ns_id();
+  if (own_pids_ && context.checkpoint.root().pid() != 1) {
+    throw Error(
+        "cannot restore",
+        fmt::format("{}: it was in a pid namespace of its own and not its init", context.checkpoint.root().name()), 0);
+  }
+  if (theirs.uts_ns_id() != ours.uts_ns_id()) {
+    make("uts", CLONE_NEWUTS);
+    restore_uts(context.images, theirs.uts_ns_id());
+  }
+}
+
+RestoredHome::~RestoredHome() {
+  try {
+    leave();
+  } catch (const Error& error) {
+    LOG_ERROR("{}", error.what());
+  }
+}
+
+void RestoredHome::make(const char* name, int flag) {
+  Namespace made{flag, context_.internal(current(name)), {}};
+  check(::unshare(flag), "make a namespace", name);
+  before_.push_back(std::move(made));
+  before_.back().made = context_.internal(current(name));
+}
+
+void RestoredHome::leave() const {
+  for (auto ns = before_.rbegin(); ns != before_.rend(); ++ns) {
+    check(::setns(ns->before.get(), ns->flag), "leave the namespaces of the tree");
+  }
+}
+
+void RestoredHome::enter() const {
+  for (const auto& ns : before_) {
+    check(::setns(ns.made.get(), ns.flag), "enter the namespaces of the tree");
+  }
+}
+
+RestoredHome::Outside::~Outside() {
+  try {
+    home_.enter();
+  } catch (const Error& error) {
+    LOG_ERROR("{}", error.what());
+  }
+}
+
+// One that no task of the tree is going to have.
+pid_t RestoredHome::free_pid() const {
+  std::vector<pid_t> taken;
+  for (const auto& task : context_.checkpoint.tasks) {
+    taken.insert(taken.end(),
+                 {task->pid(), static_cast<pid_t>(task->entry.pgid()), static_cast<pid_t>(task->entry.sid())});
+    taken.insert(taken.end(), task->entry.threads().begin(), task->entry.threads().end());
+  }
+  for (const auto& remap : context_.checkpoint.remaps) {
+    taken.push_back(static_cast<pid_t>(remap.remap_id()));
+  }
+  std::sort(taken.begin(), taken.end());
+  pid_t pid = 2;
+  for (const auto other : taken) {
+    pid += other == pid ? 1 : 0;
+  }
+  return pid;
+}
+
+void RestoredHome::work_there(pid_t root, const std::function<void()>& work, const outside::Serve& serve) const {
+  const outside::Work whole = [&] {
+    work();
+    return std::string();
+  };
+  if (!own_pids_) {
+    outside::stay(whole, serve);
+    return;
+  }
+  const auto pids = procfs::Task(root).open("ns/pid", O_RDONLY);
+  const auto fork = [this] { return task::fork_with_pid(free_pid(), 0, SIGCHLD, "a helper of the restore"); };
+  outside::depute([&] { return fork_into(pids.get(), fork); },
+                  [&] {
+                    see_own_proc();
+                    return whole();
+                  },
+                  serve);
+}
+
+}  // namespace criu::namespaces

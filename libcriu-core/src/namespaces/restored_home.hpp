@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// Making the namespaces that a tree had for itself, and working in them.
+#pragma once
+
+#include <vector>
+
+#include "base/fd.hpp"
+#include "outside.hpp"
+#include "restore_context.hpp"
+
+namespace criu::namespaces {
+
+class RestoredHome {
+ public:
+  // Makes all but that of the pids, which begins with the root, and goes into them.
+  explicit RestoredHome(const RestoreContext&);
+  // Goes back.
+  ~RestoredHome();
+  RestoredHome(const RestoredHome&) = delete;
+  RestoredHome& operator=(const RestoredHome&) = delete;
+
+  // Whether the tree had any of its own that scripts want to hear of.
+  bool any() const { return own_pids_ || !before_.empty(); }
+  bool own_pids() const { return own_pids_; }
+
+  // While it lives, this process is where it came from.
+  class Outside {
+   public:
+    explicit Outside(const RestoredHome& home) : home_(home) { home_.leave(); }
+    ~Outside();
+    Outside(const Outside&) = delete;
+    Outside& operator=(const Outside&) = delete;
+
+   private:
+    const RestoredHome& home_;
+  };
+
+  // The rest of the restore, once the root is born (and its descendants on their way): among the tree's pids, where
+  // this process cannot be, a deputy does it.
+  void work_there(pid_t root, const std::function<void()>& work, const outside::Serve&) const;
+
+ private:
+  struct Namespace {
+    int flag;
+    base::Fd before, made;
+  };
+  void leave() const;
+  void enter() const;
+  void make(const char* name, int flag);
+  pid_t free_pid() const;
+
+  const RestoreContext& context_;
+  bool own_pids_ = false;
+  std::vector<Namespace> before_;  // and after: those that it made
+};
+
+}  // namespace criu::namespaces
