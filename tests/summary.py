@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Turns meson's test log into one line, `N passed, N failed[, N skipped]`, and an exit status.
+"""Turns meson's test log into what failed and why, a last line, `N passed, N failed[, N skipped]`, and an exit status.
 
 usage: summary.py testlog.json
 
@@ -14,6 +14,7 @@ import sys
 
 TAP = re.compile(r"^(not )?ok\b(?: +\d+)?(?: *-? *(?P<what>[^#\n]*))?(?P<directive># *(?:skip|todo)[^\n]*)?", re.I | re.M)
 CATCH_ALL = re.compile(r"^All tests passed \(.* in (\d+) test cases?\)", re.M)
+LINES_OF_A_FAILURE = 12
 CATCH_SOME = re.compile(r"^test cases: +(\d+)(?: *\| *(\d+) passed)?(?: *\| *(\d+) failed)?", re.M)
 
 
@@ -41,6 +42,19 @@ def counts(result, output):
     return passed, failed, skipped
 
 
+def reasons(output):
+    """The tests of a program that failed, with the end of what each says about it."""
+    lines = output.splitlines()
+    for at, line in enumerate(lines):
+        if re.match(r"not ok\b(?!.*# *(?:skip|todo))", line, re.I):
+            said = []
+            for more in lines[at + 1:]:
+                if not more.startswith("#"):
+                    break
+                said.append(f"    {more}")
+            yield "\n".join([f"  {line}", *said[-LINES_OF_A_FAILURE:]])
+
+
 def main():
     try:
         with open(sys.argv[1], encoding="utf-8") as log:
@@ -57,6 +71,8 @@ def main():
             print(f"skipped: {test['name']}")
         elif test["result"] not in ("OK", "EXPECTEDFAIL"):
             print(f"failed: {test['name']} ({test['result'].lower()})")
+            for reason in reasons(test.get("stdout", "")):
+                print(reason)
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed or passed == 0 else 0
 
