@@ -45,6 +45,7 @@ class Tree:
     def __init__(self, directory, *, patient):
         self.directory = directory
         self.count = 0
+        self.asked = False
         server = socket.create_server((PEER, 0))
         # A session of its own; its parent is whoever reaps orphans here.
         port = str(server.getsockname()[1])
@@ -60,17 +61,39 @@ class Tree:
         self.talk("at first")
 
     def talk(self, when):
-        self.count += 1
+        expect(self.answers(when), f"{when}: the tree ended")
+
+    def answers(self, when):
+        """Asks the tree: whether it answers or ends first. A question that nobody answered is still on its way to who is
+        restored next."""
+        ended = select.poll()
+        ended.register(self.line, select.POLLIN)
         try:
-            self.line.sendall(b"?\n")
-            answer = b""
-            while not answer.endswith(b"\n"):
-                part = self.line.recv(64)
-                expect(part, f"{when}: the connection ended")
-                answer += part
-        except OSError as error:
-            raise Failure(f"{when}: the peer was told {error}") from error
+            pidfd = os.fdopen(os.pidfd_open(self.pid), "rb")
+        except ProcessLookupError:
+            return False
+        with pidfd:
+            ended.register(pidfd, select.POLLIN)
+            try:
+                if not self.asked:
+                    self.line.sendall(b"?\n")
+                    self.asked = True
+                ready = [file for file, _ in ended.poll(60000)]
+                expect(ready, f"{when}: neither an answer nor an end")
+                if self.line.fileno() not in ready:
+                    self.reap()
+                    return False
+                answer = b""
+                while not answer.endswith(b"\n"):
+                    part = self.line.recv(64)
+                    expect(part, f"{when}: the connection ended")
+                    answer += part
+            except OSError as error:
+                raise Failure(f"{when}: the peer was told {error}") from error
+        self.asked = False
+        self.count += 1
         expect(answer == b"%d\n" % self.count, f"{when}: {answer} instead of {self.count}")
+        return True
 
     def alive(self):
         try:
@@ -242,7 +265,8 @@ def killed_anywhere(tree, method, calls):
             status = killed_at(tree, call, count, "--network-lock", method)
             when = f"killed at call {count} of {call}"
             settle(tree)
-            if tree.alive():
+            # One that is about to die may still look alive: only its answer tells.
+            if tree.answers(when):
                 trees += 1
                 expect("CRIU" not in rules() and "drop" not in rules().lower(),
                        f"{when}: the tree lives, but the lock is there: {rules()}")
@@ -353,8 +377,7 @@ def killed_restore(tree):
             when = f"killed at call {count} of {call}"
             status, _ = tree.criu("restore", "-d", before=killing(call, count))
             settle(tree)
-            if status == 0 or tree.alive():
-                tree.talk(when)
+            if tree.answers(when):
                 tree.dump("--network-lock", "nftables")
                 locked = rules()
             else:
