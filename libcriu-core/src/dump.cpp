@@ -177,8 +177,11 @@ images::dump_stats_entry dump_tree(const Options& options, const namespaces::Hom
     if (keepers != nullptr) {
       keepers->at_the_end();
     }
-    if (options.final_state == FinalState::killed && home.own_pids()) {
-      outside::ask({outside::Errand::Kind::kill_root, 0});  // an init is deaf to that from inside
+    if (options.final_state == FinalState::killed) {
+      files::quiet_rings(tree, all.files.saver().rings());
+      if (home.own_pids()) {
+        outside::ask({outside::Errand::Kind::kill_root, 0});  // an init is deaf to that from inside
+      }
     }
     tree.release(options.final_state);
     if (keepers != nullptr) {

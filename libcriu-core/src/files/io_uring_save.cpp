@@ -302,12 +302,30 @@ void name_areas(DumpContext& dump, pid_t pid, const std::vector<RingFile>& rings
   }
 }
 
+std::size_t task_of(const task::FrozenTree& tree, const RingFile& ring) {
+  std::size_t task = 0;
+  while (tree.tasks()[task].pid != ring.pid) {
+    ++task;
+  }
+  return task;
+}
+
 bool has_area(const images::mm_entry& mm, const RingFile& ring) {
   return std::any_of(mm.vmas().begin(), mm.vmas().end(),
                      [&](const auto& vma) { return (vma.status() & memory::io_uring) != 0 && vma.shmid() == ring.id; });
 }
 
 }  // namespace
+
+void quiet_rings(task::FrozenTree& tree, const std::vector<RingFile>& rings) {
+  for (const auto& ring : rings) {
+    try {
+      tree.quiet_ring(task_of(tree, ring), ring.fd);
+    } catch (const Error& error) {
+      LOG_WARN("{} is not quiet yet: {}", ring.what, error.what());
+    }
+  }
+}
 
 void save_rings(DumpContext& dump, task::FrozenTree& tree, Collector& files, std::vector<task::SavedTask>& saved) {
   const auto& rings = files.saver().rings();
@@ -316,10 +334,7 @@ void save_rings(DumpContext& dump, task::FrozenTree& tree, Collector& files, std
   }
   for (const auto& ring : rings) {
     dump.attempt([&] {
-      std::size_t task = 0;
-      while (tree.tasks()[task].pid != ring.pid) {
-        ++task;
-      }
+      const auto task = task_of(tree, ring);
       if (!has_area(saved[task].mm, ring)) {
         throw Error("cannot dump", ring.what, 0,
                     "the task has not mapped it (or its memory is the task's own, IORING_SETUP_NO_MMAP)");

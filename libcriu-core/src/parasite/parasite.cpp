@@ -230,8 +230,10 @@ COMPEL_ENTRY long query_undo(void* argument) {
 
 namespace {
 
-constexpr long ring_register_eventfd = 4, ring_register_probe = 8, ring_register_buffer_ring = 22,
-               ring_buffer_status = 26, ring_register_napi = 27, ring_resize = 33;
+constexpr long ring_unregister_files = 3, ring_register_eventfd = 4, ring_register_probe = 8,
+               ring_register_buffer_ring = 22, ring_sync_cancel = 24, ring_buffer_status = 26, ring_register_napi = 27,
+               ring_resize = 33;
+constexpr std::uint32_t cancel_all = 1, cancel_any = 4;
 constexpr long enter_getevents = 1, enter_extended = 8, enter_registered = 16;
 constexpr long nowhere = 8;  // no address: the kernel gets as far as to look there
 
@@ -281,6 +283,22 @@ COMPEL_ENTRY long query_ring(void* argument) {
   query.enter =
       static_cast<std::int32_t>(compel::rt::syscall(__NR_io_uring_enter, query.fd, 0, query.wait_for,
                                                     enter_getevents | enter_extended, (long)extended, sizeof extended));
+  return 0;
+}
+
+COMPEL_ENTRY long quiet_ring(void* argument) {
+  const long fd = *static_cast<std::int32_t*>(argument);
+  struct {  // io_uring_sync_cancel_reg
+    std::uint64_t address = 0;
+    std::int32_t fd = -1;
+    std::uint32_t flags = cancel_all | cancel_any;
+    std::int64_t patience[2] = {10, 0};
+    std::uint64_t room[4] = {};
+  } everything;
+  compel::rt::syscall(__NR_io_uring_register, fd, ring_sync_cancel, (long)&everything, 1);
+  compel::rt::syscall(__NR_io_uring_register, fd, ring_unregister_files, 0, 0);
+  // What was cancelled ends when its thread looks.
+  compel::rt::syscall(__NR_io_uring_enter, fd, 0, 0, enter_getevents, 0, 0);
   return 0;
 }
 

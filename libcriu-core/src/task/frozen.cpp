@@ -166,6 +166,18 @@ std::vector<parasite::RingQuery> FrozenTree::query_ring(std::size_t index, const
   });
 }
 
+void FrozenTree::quiet_ring(std::size_t index, int fd) {
+  translated([&] {
+    auto task = impl_->tree.task(index);
+    const auto tids = task.tids();
+    auto intruder = task.load(parasite_blob, tids.size() * sizeof(std::int32_t));
+    auto* descriptors = &intruder.data_as<std::int32_t>();
+    std::fill(descriptors, descriptors + tids.size(), fd);
+    intruder.call_in_threads(tids, "quiet_ring", 0, sizeof(std::int32_t));
+    intruder.unload();
+  });
+}
+
 std::int64_t FrozenTree::syscall(std::size_t index, long number, std::uint64_t first, std::uint64_t second,
                                  std::uint64_t third) {
   return translated([&] { return impl_->tree.task(index).syscall(number, first, second, third, 0, 0); });

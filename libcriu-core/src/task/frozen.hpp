@@ -55,6 +55,8 @@ class FrozenTree {
   // What only the threads of a task can be asked about one of its io_urings; those in `tids`, in this order.
   std::vector<parasite::RingQuery> query_ring(std::size_t task, const std::vector<pid_t>& tids,
                                               const parasite::RingQuery& question);
+  // Cancels what is in flight of an io_uring of the task, and has it let go of its files.
+  void quiet_ring(std::size_t task, int fd);
   // A system call in its first thread; what the kernel returned.
   std::int64_t syscall(std::size_t task, long number, std::uint64_t first, std::uint64_t second = 0,
                        std::uint64_t third = 0);
