@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -239,8 +240,19 @@ LIVE_TEST("io_uring: what the kernel does not tell is refused: provided buffers"
   do_nothing(ring, 1);
 }
 
+namespace {
+
+bool thread_named(const std::string& start) {
+  const std::filesystem::directory_iterator threads("/proc/self/task");
+  return std::any_of(begin(threads), end(threads),
+                     [&](const auto& thread) { return read_text(thread.path() / "comm").starts_with(start); });
+}
+
+}  // namespace
+
 LIVE_TEST("io_uring: a ring with a thread of the kernel is refused", Options{.dump_fails = "IORING_SETUP_SQPOLL"}) {
   Ring ring(4, IORING_SETUP_SQPOLL);
+  await([] { return thread_named("iou-sqp-"); }, "the thread of the kernel has its name");
   checkpoint_here();
   do_nothing(ring, 1);
 }

@@ -10,8 +10,10 @@
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <fstream>
@@ -349,10 +351,14 @@ LIVE_TEST("ipc: threads next to semaphores of others are not in the way") {
   ::sigemptyset(&usr2);
   ::sigaddset(&usr2, SIGUSR2);
   ::sigprocmask(SIG_BLOCK, &usr2, nullptr);
-  std::thread idle([&usr2] {
+  std::atomic<pid_t> tid = 0;
+  std::thread idle([&] {
+    tid = ::gettid();
     int signo = 0;
     ::sigwait(&usr2, &signo);
   });
+  await([&] { return tid != 0; }, "the thread runs");
+  await_syscall(tid, SYS_rt_sigtimedwait);
   checkpoint_here();
   CHECK_EQ(::semctl(set, 39, GETVAL), 0);
   CHECK_EQ(::semctl(set, 0, IPC_RMID), 0);

@@ -402,7 +402,14 @@ LIVE_TEST("tree: a process whose first thread has ended is refused by name", {.d
         });
         ::syscall(SYS_exit, 0);
       },
-      [](pid_t pid) { await([pid] { return state_of(pid) == 'Z'; }, "the first thread has ended"); });
+      [](pid_t pid) {
+        await([pid] { return state_of(pid) == 'Z'; }, "the first thread has ended");
+        for (const auto& thread : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+          if (const auto tid = std::stoi(thread.path().filename()); tid != pid) {
+            await_syscall(tid, SYS_pause);
+          }
+        }
+      });
   checkpoint_here();
   CHECK_EQ(status_field("Threads", child.pid()), "2");
   CHECK_EQ(::kill(child.pid(), SIGKILL), 0);

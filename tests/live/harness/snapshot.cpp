@@ -127,7 +127,8 @@ std::string maps_of(const fs::path& task) {
 
 // Lines of fdinfo without what the kernel numbers anew and what a clock moves.
 std::string fdinfo_of(const fs::path& path) {
-  static const std::regex dropped("^(mnt_id|ino|eventfd-id|it_value|ticks|clockid-raw|map_id|memlock):.*");
+  static const std::regex dropped(
+      "^(mnt_id|ino|eventfd-id|it_value|ticks|clockid-raw|map_id|memlock|Sq(Thread|ThreadCpu|TotalTime|WorkTime)):.*");
   static const std::regex inodes("( +ino:[0-9a-f]+)|( +sdev:[0-9a-f]+)|( +fhandle-.*)|(\t[0-9]+: )");
   std::ifstream file(path);
   std::string out;
