@@ -42,8 +42,8 @@ struct RingFile {
 // Saves them into io-uring.img, and tells the areas of the tasks which ring they are of.
 void save_rings(DumpContext&, task::FrozenTree&, Collector&, std::vector<task::SavedTask>&);
 
-// For a tree that is about to be killed. The end of a task cancels what its rings do too, but then the kernel lets go of
-// the files from a queue of its own, some time after the last task is gone: a restore finds their addresses in use.
+// For a tree that is about to be killed. The end of a task cancels what its rings do too, but then the kernel lets go
+// of the files from a queue of its own, some time after the last task is gone: a restore finds their addresses in use.
 void quiet_rings(task::FrozenTree&, const std::vector<RingFile>&);
 
 // ---- restore ----

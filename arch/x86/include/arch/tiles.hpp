@@ -6,8 +6,8 @@ namespace arch {
 
 constexpr unsigned tile_data_component = 18;  // of XSAVE
 
-// The kernel makes room for the tiles of a thread when the thread first uses one, and takes no state for them before. To
-// be called with the process's permission (ARCH_REQ_XCOMP_PERM).
+// The kernel makes room for the tiles of a thread when the thread first uses one, and takes no state for them before.
+// To be called with the process's permission (ARCH_REQ_XCOMP_PERM).
 __attribute__((target("amx-tile"))) inline void use_tiles() {
   // The shapes of the tiles: a byte for the palette, at 16 the bytes of a row of each, at 48 the rows of each.
   alignas(64) unsigned long shapes[8] = {};
