@@ -13,6 +13,7 @@
 #include "log.hpp"
 #include "namespaces/home.hpp"
 #include "namespaces/ipc.hpp"
+#include "namespaces/mounts.hpp"
 #include "namespaces/time.hpp"
 #include "namespaces/uts.hpp"
 #include "outside.hpp"
@@ -157,6 +158,9 @@ images::dump_stats_entry dump_tree(const Options& options, const namespaces::Hom
   memory::PageStats pages;
   save_address_spaces(context, tree, saved, pages);
   images.put(image::type::seccomp, 0, all.seccomp);
+  if (all.ids.root().mnt_ns_id() != all.ids.own().mnt_ns_id()) {
+    namespaces::save_mounts(context, root, all.ids.root().mnt_ns_id(), home.mount_sources());
+  }
   namespaces::save_uts(images, all.ids.root(), all.ids.own());
   namespaces::save_clocks(images, root, all.ids.root(), all.ids.own());
   stop_at_obstacles(context);

@@ -129,10 +129,24 @@ void set_file_validation(Options& options, const Given& given) {
 // Of the kinds of external resources only these are there yet.
 void add_external(Options& options, const Given& given) {
   const std::string_view value = given.value;
-  if (value.starts_with("unix[") || value.starts_with("tty[") || value.starts_with("file[")) {
+  if (value.starts_with("unix[") || value.starts_with("tty[") || value.starts_with("file[") ||
+      (value.starts_with("mnt[") && !value.starts_with("mnt[]"))) {
     options.external.emplace(value);
   } else {
     options.not_yet.insert("external");
+  }
+}
+
+// The older way to say --external mnt[KEY]:VALUE.
+void add_mount_map(Options& options, const Given& given) {
+  const std::string_view value = given.value;
+  const auto colon = value.rfind(':');
+  if (value == "auto") {
+    options.not_yet.insert("ext-mount-map");
+  } else if (colon == std::string_view::npos) {
+    throw UsageError(std::string(given.spelled) + " wants KEY:VALUE", given.value, 0);
+  } else {
+    options.external.insert("mnt[" + std::string(value.substr(0, colon)) + "]:" + std::string(value.substr(colon + 1)));
   }
 }
 
@@ -228,10 +242,10 @@ constexpr OptionInfo table[] = {
   {"prev-images-dir", 0, value, false, dumps, "DIR", general, "the checkpoint before this one, relative to the image directory", nullptr},
   {"pidfile", 0, value, false, restore_command | servers, "FILE", general, "write the pid of the root task here; must not exist", text<&Options::pidfile>},
   {"libdir", 'L', value, false, dumps | restore_command, "DIR", general, "where plugins are (default: /usr/lib/criu)", text<&Options::libdir>},
-  {"root", 'r', value, false, restore_command, "PATH", general, "the root of the restored mount namespace", nullptr},
+  {"root", 'r', value, false, restore_command, "PATH", general, "the root of the restored mount namespace", text<&Options::root>},
   {"timeout", 0, value, false, dumps, "SECONDS", general, "how long freezing the tree may take (default: 10; 0: as long as it takes)", set_timeout},
   {"freeze-cgroup", 0, value, false, dumps, "PATH", general, "freeze the tree by its control group", nullptr},
-  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (so far: tty[RDEV:DEV], file[MNT:INODE], unix[INODE])", add_external},
+  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (so far: tty[RDEV:DEV], file[MNT:INODE], unix[INODE], mnt[POINT]:KEY, and at the restore mnt[KEY]:PATH)", add_external},
   {"empty-ns", 0, value, false, both, "net", general, "do not save the contents of the network namespace", nullptr},
   {"action-script", 0, value, false, every_command, "PATH", general, "run this at every stage", append<&Options::action_scripts>},
   {"display-stats", 0, none, true, both, nullptr, general, "print statistics at the end", flag<&Options::display_stats>},
@@ -275,10 +289,10 @@ constexpr OptionInfo table[] = {
   {"network-lock", 0, value, false, dump_command, "METHOD", files, "how connections are held meanwhile: nftables, iptables or skip (default: the first that is there)", set_network_lock},
   {"veth-pair", 0, value, false, restore_command, "IN=OUT", files, "the host's end of a veth device", nullptr},
 
-  {"ext-mount-map", 'M', value, false, both, "KEY:VAL", mounts, "an external mount", nullptr},
+  {"ext-mount-map", 'M', value, false, both, "KEY:VAL", mounts, "the same as --external mnt[KEY]:VAL", add_mount_map},
   {"enable-external-sharing", 0, none, false, both, nullptr, mounts, "accept external shared mounts", nullptr},
   {"enable-external-masters", 0, none, false, both, nullptr, mounts, "accept external slave mounts", nullptr},
-  {"skip-mnt", 0, value, false, dump_command, "PATH", mounts, "leave a mount out", nullptr},
+  {"skip-mnt", 0, value, false, dump_command, "PATH", mounts, "leave a mount out", append<&Options::skip_mnt>},
   {"enable-fs", 0, value, false, both, "NAMES", mounts, "treat file systems as mountable", nullptr},
 
   {"manage-cgroups", 0, maybe, false, both, "MODE", cgroups, "what to do with control groups (only ignore so far)", nullptr, "ignore"},
@@ -450,8 +464,10 @@ void resolve_paths(Options& options) {
     options.work_dir = options.images_dir;
   }
   absolute(options.work_dir, here);
-  if (!options.libdir.empty()) {
-    absolute(options.libdir, here);
+  for (auto* path : {&options.libdir, &options.root}) {
+    if (!path->empty()) {
+      absolute(*path, here);
+    }
   }
   if (!options.pidfile.empty()) {
     absolute(options.pidfile, options.work_dir);

@@ -45,7 +45,9 @@ struct Options {
   bool detach = false;                          // -d
   bool sibling = false;                         // -S
   std::string pidfile;
-  bool shell_job = false;  // -j
+  std::string root;                   // -r: what becomes the root of a restored mount namespace; empty: our own
+  std::vector<std::string> skip_mnt;  // mount points that are left out
+  bool shell_job = false;             // -j
   bool link_remap = false;
   std::uint64_t ghost_limit = 1 << 20;  // bytes, allocated
   bool ghost_fiemap = true;

@@ -39,7 +39,12 @@ namespace {
 
 // From the birth of the tree to the moment it runs: where its pids and paths are what they were.
 void bring_to_life(RestoreContext& context, task::Master& master, task::Handover& handover,
-                   namespaces::RestoredIpc& ipc, sockets::Silence& silence, const Stopwatch& forking) {
+                   const namespaces::RestoredHome& home, namespaces::RestoredIpc& ipc, sockets::Silence& silence,
+                   const Stopwatch& forking) {
+  if (home.has_late_mounts()) {
+    master.wait_for_others(restorer::Stage::forked);
+    home.make_late_mounts();
+  }
   master.arrive(restorer::Stage::forked);
   master.wait(restorer::Stage::forked);
   context.shared->forking_time = forking.microseconds();
@@ -86,9 +91,9 @@ pid_t restore(const Options& options) {
   loaded.require(checkpoint.inventory);
   plugins::tell(CR_PLUGIN_HOOK__RESTORE_INIT);
   context.objects.inherited = files::InheritedFds(context);
-  namespaces::RestoredHome home(context);
   context.shared_objects.restore(context);
   namespaces::RestoredIpc ipc(context);
+  namespaces::RestoredHome home(context, ipc);
   files::prepare(context);
   sockets::Silence silence(context);  // until the tasks run, nobody answers for their connections
   task::Handover handover(checkpoint, family.regions);
@@ -113,7 +118,7 @@ pid_t restore(const Options& options) {
     announce(Event::post_setup_namespaces);
   }
   home.work_there(
-      root, [&] { bring_to_life(context, master, handover, ipc, silence, forking); },
+      root, [&] { bring_to_life(context, master, handover, home, ipc, silence, forking); },
       [&](const outside::Errand& errand) {
         if (errand.kind == outside::Errand::Kind::event) {
           announce(static_cast<Event>(errand.value));

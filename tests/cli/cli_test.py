@@ -122,6 +122,7 @@ class Talking(Case):
         self.fails("dump", says="pid not specified")
         self.fails("restore", "-S", says="--restore-sibling only makes sense with --restore-detached")
         self.fails("dump", "-t1", "--file-validation", "md5", says="Unknown file validation method md5", usage=True)
+        self.fails("restore", "--ext-mount-map", "key", says="--ext-mount-map wants KEY:VALUE", usage=True)
         self.fails("check", "--ms", says="--ms is deprecated")
         self.fails("dump", "--inherit-fd", "fd[1]:x", says="--inherit-fd is restore-only option")
         self.fails("dump", "-D", "nowhere", says="Couldn't open image dir")
@@ -137,12 +138,11 @@ class Talking(Case):
 
     def test_every_later_option(self):
         """What the man page lists as not supported is refused by the commands that it concerns, and by name."""
-        values = {"cpu-cap": "=all", "manage-cgroups": "=soft"}
+        values = {"cpu-cap": "=all", "manage-cgroups": "=soft", "ext-mount-map": "=auto"}
         alone = {"track-mem", "auto-dedup", "page-server", "lazy-pages", "allow-uprobes", "stream", "mntns-compat-mode",
                  "enable-external-sharing", "enable-external-masters"}
-        with_value = {"prev-images-dir", "root", "freeze-cgroup", "external", "empty-ns", "join-ns",
-                      "lsm-profile", "lsm-mount-context", "veth-pair", "ext-mount-map", "skip-mnt",
-                      "enable-fs", "cgroup-root", "cgroup-props", "cgroup-props-file", "cgroup-dump-controller",
+        with_value = {"prev-images-dir", "freeze-cgroup", "external", "empty-ns", "join-ns",
+                      "lsm-profile", "lsm-mount-context", "veth-pair", "enable-fs", "cgroup-root", "cgroup-props", "cgroup-props-file", "cgroup-dump-controller",
                       "cgroup-yard"}
         for name in alone | with_value | set(values):
             option = "--" + name + values.get(name, "=net" if name in with_value else "")

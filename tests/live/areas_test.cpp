@@ -318,7 +318,7 @@ LIVE_TEST("areas: protection keys, a gap between them, and memory that is execut
   at[0] = 'k';
   REQUIRE(::pkey_mprotect(at, page, PROT_READ | PROT_WRITE, key) == 0);
   char* code = lone(1);
-  code[0] = '\xc3';  // ret
+  code[0] = '\xc3';                                 // ret
   REQUIRE(::mprotect(code, page, PROT_EXEC) == 0);  // for which the kernel takes the lowest key that is free
   REQUIRE(key > gap && ::pkey_free(gap) == 0);
   REQUIRE(::pkey_set(key, PKEY_DISABLE_WRITE) == 0);

@@ -65,7 +65,8 @@ class Segment {
   int id_;
 };
 
-void own_namespace() { REQUIRE(::unshare(CLONE_NEWIPC) == 0); }
+// A container is in one.
+void own_namespace() { REQUIRE(in_container() || ::unshare(CLONE_NEWIPC) == 0); }
 
 void set_sysctl(const char* name, const std::string& value) {
   std::ofstream(std::string("/proc/sys/") + name) << value << "\n";
@@ -224,18 +225,19 @@ LIVE_TEST("ipc: a segment of huge pages") {
   memory[0] = '1';
 }
 
-LIVE_TEST("ipc: a segment that others outside of the tree use is theirs", Options{.outside = [] {
-            const int id = ::shmget(0x43521111, page, IPC_CREAT | 0600);
-            REQUIRE(id >= 0);
-            auto* memory = attach(id);
-            outside_ready();
-            // Goes on counting while the tree is away, until the test says so, or the harness ends it.
-            while (memory[1] == 0) {
-              __atomic_add_fetch(reinterpret_cast<unsigned char*>(memory), 1, __ATOMIC_RELAXED);
-              ::usleep(1000);
-            }
-            ::shmctl(id, IPC_RMID, nullptr);
-          }}) {
+LIVE_TEST("ipc: a segment that others outside of the tree use is theirs",
+          Options{.not_contained = true, .outside = [] {
+                    const int id = ::shmget(0x43521111, page, IPC_CREAT | 0600);
+                    REQUIRE(id >= 0);
+                    auto* memory = attach(id);
+                    outside_ready();
+                    // Goes on counting while the tree is away, until the test says so, or the harness ends it.
+                    while (memory[1] == 0) {
+                      __atomic_add_fetch(reinterpret_cast<unsigned char*>(memory), 1, __ATOMIC_RELAXED);
+                      ::usleep(1000);
+                    }
+                    ::shmctl(id, IPC_RMID, nullptr);
+                  }}) {
   const int id = ::shmget(0x43521111, page, 0);
   REQUIRE(id >= 0);
   auto* memory = attach(id);
@@ -246,7 +248,7 @@ LIVE_TEST("ipc: a segment that others outside of the tree use is theirs", Option
   memory[1] = 1;
 }
 
-LIVE_TEST("ipc: message queues with what waits in them, in an own namespace") {
+LIVE_TEST("ipc: message queues with what waits in them, in an own namespace", {.not_contained = true}) {
   own_namespace();
   struct Message {
     long type;
@@ -278,7 +280,8 @@ LIVE_TEST("ipc: message queues with what waits in them, in an own namespace") {
   CHECK(read_text("/proc/sys/kernel/msgmnb").starts_with("20000"));
 }
 
-LIVE_TEST("ipc: semaphore sets and the limits of a namespace of the tree's own") {
+// In a container they are read-only.
+LIVE_TEST("ipc: semaphore sets and the limits of a namespace of the tree's own", {.not_contained = true}) {
   own_namespace();
   set_sysctl("kernel/shmmni", "1000");
   set_sysctl("kernel/sem", "100\t2000\t20\t200");
@@ -366,7 +369,8 @@ LIVE_TEST("ipc: threads next to semaphores of others are not in the way") {
   idle.join();
 }
 
-LIVE_TEST("ipc: a lock on a semaphore of the host is in the way", Options{.dump_fails = "SEM_UNDO"}) {
+LIVE_TEST("ipc: a lock on a semaphore of the host is in the way",
+          Options{.not_contained = true, .dump_fails = "SEM_UNDO"}) {
   const int set = ::semget(IPC_PRIVATE, 1, IPC_CREAT | 0600);
   REQUIRE(set >= 0 && ::semctl(set, 0, SETVAL, SemArgument{.value = 1}) == 0);
   sembuf take{0, -1, SEM_UNDO};
@@ -414,31 +418,33 @@ void fill_and_wait() {
 }  // namespace
 
 LIVE_TEST("ipc: a segment that is gone is made again, with its id",
-          Options{.tamper = [](const std::string& images) { ::shmctl(told_segment(images), IPC_RMID, nullptr); }}) {
+          Options{.not_contained = true,
+                  .tamper = [](const std::string& images) { ::shmctl(told_segment(images), IPC_RMID, nullptr); }}) {
   fill_and_wait();
 }
 
 LIVE_TEST("ipc: a segment that was changed after the dump is as it was again",
-          Options{.tamper = [](const std::string& images) {
-            auto* memory = attach(told_segment(images));
-            memory[page] = 'M';
-            memory[2 * page] = 'M';
-            ::shmdt(memory);
-          }}) {
-  fill_and_wait();
-}
-
-LIVE_TEST("ipc: a segment whose id is another's by now",
-          Options{.restore_fails = "another segment has its id", .tamper = [](const std::string& images) {
-                    const int id = told_segment(images);
-                    ::shmctl(id, IPC_RMID, nullptr);
-                    take_id(id);
+          Options{.not_contained = true, .tamper = [](const std::string& images) {
+                    auto* memory = attach(told_segment(images));
+                    memory[page] = 'M';
+                    memory[2 * page] = 'M';
+                    ::shmdt(memory);
                   }}) {
   fill_and_wait();
 }
 
+LIVE_TEST("ipc: a segment whose id is another's by now", Options{.not_contained = true,
+                                                                 .restore_fails = "another segment has its id",
+                                                                 .tamper = [](const std::string& images) {
+                                                                   const int id = told_segment(images);
+                                                                   ::shmctl(id, IPC_RMID, nullptr);
+                                                                   take_id(id);
+                                                                 }}) {
+  fill_and_wait();
+}
+
 LIVE_TEST("ipc: a segment whose place in the table is another's by now",
-          Options{.restore_fails = "its id is taken", .tamper = [](const std::string& images) {
+          Options{.not_contained = true, .restore_fails = "its id is taken", .tamper = [](const std::string& images) {
                     const int id = told_segment(images);
                     ::shmctl(id, IPC_RMID, nullptr);
                     take_id(id ^ 1 << 15);  // the number of times that the place was used lies above
@@ -447,7 +453,9 @@ LIVE_TEST("ipc: a segment whose place in the table is another's by now",
 }
 
 LIVE_TEST("ipc: a segment that others use by now and have changed",
-          Options{.restore_fails = "it has changed since the dump", .tamper = [](const std::string& images) {
+          Options{.not_contained = true,
+                  .restore_fails = "it has changed since the dump",
+                  .tamper = [](const std::string& images) {
                     auto* memory = attach(told_segment(images));
                     memory[0] = 'o';
                     ::shmctl(told_segment(images), IPC_RMID, nullptr);

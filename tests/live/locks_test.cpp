@@ -243,7 +243,7 @@ LIVE_TEST("locks: those of others on the same file are left alone",
   const int fd = open_file("file");
   REQUIRE(lock(fd, F_WRLCK, 0, 1));
   const auto other = in_the_way(fd, F_WRLCK, 100, 1);
-  REQUIRE(other > 0);
+  REQUIRE(other > 0 || in_container());  // there it has no pid
   checkpoint_here();
   CHECK_EQ(in_the_way(fd, F_WRLCK, 100, 1), other);
   CHECK_EQ(in_the_way(fd, F_WRLCK, 200, 1), -1);

@@ -121,10 +121,20 @@ TEST_CASE("the last of two that contradict each other wins") {
 }
 
 TEST_CASE("what is not there yet is refused by name, all of it, by the commands it would change") {
-  const auto options = with({{"tree", "7"}, {"stream", nullptr}, {"skip-mnt", "/x"}, {"prev-images-dir", "p"}});
-  CHECK(refusal(options, dump_command) == "--prev-images-dir, --skip-mnt, --stream: not supported by this version yet");
+  const auto options = with({{"tree", "7"}, {"stream", nullptr}, {"freeze-cgroup", "/x"}, {"prev-images-dir", "p"}});
+  CHECK(refusal(options, dump_command) ==
+        "--freeze-cgroup, --prev-images-dir, --stream: not supported by this version yet");
   CHECK(refusal(options, restore_command) == "--stream: not supported by this version yet");
   CHECK(refusal(options, check_command).empty());
+}
+
+TEST_CASE("an external mount, in the words of today and of before") {
+  const auto options = with({{"external", "mnt[/data]:key"}, {"ext-mount-map", "/with:colon:other"}});
+  CHECK(options.external == std::set<std::string>{"mnt[/data]:key", "mnt[/with:colon]:other"});
+  CHECK(refusal(options, restore_command).empty());
+  CHECK(refusal(with({{"external", "mnt[]:ms"}}), dump_command) == "--external: not supported by this version yet");
+  CHECK(refusal(with({{"ext-mount-map", "auto"}}), dump_command) ==
+        "--ext-mount-map: not supported by this version yet");
 }
 
 TEST_CASE("switching off, or asking for what happens anyway, is fine") {

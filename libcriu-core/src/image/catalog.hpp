@@ -30,6 +30,7 @@ inline constexpr Type fdinfo{"FDINFO", "fdinfo-{}.img", 0x56213732};
 inline constexpr Type pagemap{"PAGEMAP", "pagemap-{}.img", 0x56084025};
 inline constexpr Type shmem_pagemap{"PAGEMAP", "pagemap-shmem-{}.img", 0x56084025};
 inline constexpr Type pages{"PAGES", "pages-{}.img", 0, Family::none};
+inline constexpr Type tmpfs_dev{"TMPFS_DEV", "tmpfs-dev-{}.tar.gz.img", 0, Family::none};
 inline constexpr Type files{"FILES", "files.img", 0x56303138};
 inline constexpr Type remap_fpath{"REMAP_FPATH", "remap-fpath.img", 0x59133954};
 inline constexpr Type ghost_file{"GHOST_FILE", "ghost-file-{:x}.img", 0x52583605};

@@ -14,6 +14,11 @@ base::Fd Directory::create_raw(const Type& type, std::uint64_t number) const {
   return create_file(fd_.get(), file_name(type, number));
 }
 
+base::Fd Directory::open_raw(const Type& type, std::uint64_t number) const {
+  const auto name = file_name(type, number);
+  return base::Fd(base::check(::openat(fd_.get(), name.c_str(), O_RDONLY | O_CLOEXEC), "open image", name));
+}
+
 std::optional<Reader> Directory::open(const Type& type, std::uint64_t number) const {
   auto name = file_name(type, number);
   base::Fd fd(::openat(fd_.get(), name.c_str(), O_RDONLY | O_CLOEXEC));

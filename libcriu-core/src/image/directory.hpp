@@ -24,6 +24,8 @@ class Directory {
   }
   // A raw file (pages), empty, open for writing.
   base::Fd create_raw(const Type& type, std::uint64_t number) const;
+  // One for reading; missing it is an Error.
+  base::Fd open_raw(const Type& type, std::uint64_t number) const;
   // Nothing when there is no such file; in this format that stands for an image without records.
   std::optional<Reader> open(const Type& type, std::uint64_t number = 0) const;
   // Like open, but a missing file is an Error.

@@ -48,8 +48,7 @@ bool parse_mount(std::string_view line, Mount& mount) {
   const auto number = [](std::string_view word, auto& value) {
     return std::from_chars(word.data(), word.data() + word.size(), value).ec == std::errc{};
   };
-  const bool good = number(next_word(line), mount.id);
-  next_word(line);  // the parent
+  const bool good = number(next_word(line), mount.id) && number(next_word(line), mount.parent);
   const auto device = next_word(line);
   std::uint32_t major = 0, minor = 0;
   const auto colon = device.find(':');
@@ -59,10 +58,20 @@ bool parse_mount(std::string_view line, Mount& mount) {
   mount.dev = major << 20 | minor;
   mount.root = unescape(next_word(line));
   mount.point = unescape(next_word(line));
-  const auto dash = line.find(" - ");
-  if (dash != std::string_view::npos) {
-    line.remove_prefix(dash + 3);
+  mount.options = unescape(next_word(line));
+  for (auto word = next_word(line); !word.empty() && word != "-"; word = next_word(line)) {
+    const auto group = word.substr(word.find(':') + 1);
+    if (word.starts_with("shared:")) {
+      number(group, mount.shared);
+    } else if (word.starts_with("master:")) {
+      number(group, mount.master);
+    }
+    mount.unbindable |= word == "unbindable";
+  }
+  if (!line.empty()) {
     mount.type = std::string(next_word(line));
+    mount.source = unescape(next_word(line));
+    mount.super_options = unescape(line);
     constexpr std::string_view pipe = "pipe_ino=";
     if (const auto at = line.find(pipe); mount.type == "autofs" && at != std::string_view::npos) {
       number(line.substr(at + pipe.size()), mount.autofs_pipe);
@@ -98,6 +107,11 @@ class CurrentDirectory {
 };
 
 }  // namespace
+
+bool is_below(std::string_view path, std::string_view directory) {
+  return path.starts_with(directory) &&
+         (path.size() == directory.size() || directory == "/" || path[directory.size()] == '/');
+}
 
 std::vector<Mount> parse_mountinfo(std::string_view text) {
   std::vector<Mount> mounts;

@@ -16,13 +16,19 @@
 namespace criu::kernel {
 
 struct Mount {
-  int id = -1;
+  int id = -1, parent = -1;
   std::uint32_t dev = 0;  // of its filesystem, as the kernel keeps it
   std::string root;       // what of the filesystem is mounted
   std::string point;
-  std::string type;
+  std::string options;         // of the mount, "rw,nosuid"
+  int shared = 0, master = 0;  // peer groups that it is in, or hears of; 0: none
+  bool unbindable = false;
+  std::string type, source;
+  std::string super_options;      // of the filesystem
   std::uint64_t autofs_pipe = 0;  // of an autofs: the inode of the pipe that its daemon reads
 };
+// Whether a path is that directory or leads into it.
+bool is_below(std::string_view path, std::string_view directory);
 std::vector<Mount> parse_mountinfo(std::string_view text);
 
 class Mounts {

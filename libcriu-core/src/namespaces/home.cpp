@@ -3,16 +3,23 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
 #include <vector>
 
 #include "base/error.hpp"
+#include "kernel/mounts.hpp"
+#include "namespaces/tarball.hpp"
 
 namespace criu::namespaces {
 
@@ -51,13 +58,35 @@ struct Entrance {
 // Their own descriptors, as our /proc is out of sight in other mounts.
 std::vector<Entrance> entrances(const procfs::Task& root, const Links& ours, const Links& theirs) {
   std::vector<Entrance> entrances;
-  for (const auto& [name, flag] :
-       {std::pair{"net", CLONE_NEWNET}, std::pair{"uts", CLONE_NEWUTS}, std::pair{"mnt", CLONE_NEWNS}}) {
+  for (const auto& [name, flag] : {std::pair{"net", CLONE_NEWNET}, std::pair{"cgroup", CLONE_NEWCGROUP},
+                                   std::pair{"uts", CLONE_NEWUTS}, std::pair{"mnt", CLONE_NEWNS}}) {
     if (ours.at(name) != theirs.at(name)) {
       entrances.push_back({root.open(fmt::format("ns/{}", name).c_str(), O_RDONLY | O_CLOEXEC), flag});
     }
   }
   return entrances;
+}
+
+}  // namespace
+
+namespace {
+
+// Whether /proc is the kernel's and shows the pids of this process's namespace, all of it. Nothing is mounted over what
+// it says of processes, either.
+bool proc_is_good() {
+  struct statfs fs {};
+  char self[16] = {};
+  if (::statfs("/proc", &fs) != 0 || fs.f_type != PROC_SUPER_MAGIC || ::access("/proc/sys/kernel", F_OK) != 0 ||
+      ::readlink("/proc/self", self, sizeof self - 1) <= 0 || std::to_string(::getpid()) != self) {
+    return false;
+  }
+  constexpr std::string_view below = "/proc/";
+  const auto mounts = kernel::parse_mountinfo(procfs::Task(::getpid()).read("mountinfo"));
+  return std::none_of(mounts.begin(), mounts.end(), [&](const kernel::Mount& mount) {
+    return mount.point.starts_with(below) && mount.point.size() > below.size() &&
+           (std::isdigit(static_cast<unsigned char>(mount.point[below.size()])) != 0 ||
+            mount.point.starts_with("/proc/self") || mount.point.starts_with("/proc/thread-self"));
+  });
 }
 
 }  // namespace
@@ -98,13 +127,23 @@ std::string Home::visit(const std::function<std::string(pid_t root)>& work, cons
   }
   const procfs::Task root(root_);
   const auto to_enter = entrances(root, ours_, theirs_);
+  if (apart("mnt")) {
+    struct stat devpts {};
+    mount_sources_.outer_devpts = ::stat("/dev/pts", &devpts) == 0 ? devpts.st_dev : 0;
+    tarball::load();  // of our files, not theirs
+  }
   const auto pids = root.open("ns/pid", O_RDONLY | O_CLOEXEC);
   return outside::depute([&] { return fork_into(pids.get(), ::fork); },
                          [&] {
                            for (const auto& [fd, flag] : to_enter) {
                              check(::setns(fd.get(), flag), "enter the namespaces of", fmt::format("task {}", root_));
                            }
-                           see_own_proc();
+                           if (apart("mnt")) {
+                             mount_sources_.tmpfs = open_tmpfs_roots(root);
+                           }
+                           if (!proc_is_good()) {
+                             see_own_proc();
+                           }
                            return work(root_there_);
                          },
                          serve);

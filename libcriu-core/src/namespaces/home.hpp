@@ -7,6 +7,7 @@
 
 #include "base/fd.hpp"
 #include "kernel/procfs.hpp"
+#include "namespaces/mount_sources.hpp"
 #include "outside.hpp"
 
 namespace criu::namespaces {
@@ -32,9 +33,11 @@ class Home {
   // Of the root, in a pid namespace of its own: not to be awaited by who lives there.
   void kill_root() const;
   void await_end() const;
+  // In the deputy: what there is to know of the mounts.
+  const MountSources& mount_sources() const { return mount_sources_; }
   // The work is given the root's pid where it is done: in this process, or in a deputy that is in the tree's pid,
-  // mount, network and UTS namespaces. It has a copy of the mounts for itself, with a /proc that is surely the
-  // kernel's.
+  // mount, network, cgroup and UTS namespaces. Where the tree's /proc is none, or not of its pids, or made to look
+  // other than the kernel shows it, the deputy has a copy of the mounts for itself, with a true one.
   std::string visit(const std::function<std::string(pid_t root)>& work, const outside::Serve&) const;
 
  private:
@@ -43,6 +46,7 @@ class Home {
   pid_t root_;
   Links ours_, theirs_;
   pid_t root_there_;
+  mutable MountSources mount_sources_;
   base::Fd pidfd_;  // of a root in a pid namespace of its own
 };
 

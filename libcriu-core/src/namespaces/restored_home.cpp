@@ -5,12 +5,15 @@
 #include <fmt/format.h>
 #include <sched.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "files/terminals.hpp"
 #include "log.hpp"
 #include "namespaces/home.hpp"
+#include "namespaces/tarball.hpp"
 #include "namespaces/uts.hpp"
 #include "task/tree.hpp"
 
@@ -27,7 +30,7 @@ base::Fd current(const char* name) {
 
 }  // namespace
 
-RestoredHome::RestoredHome(const RestoreContext& context) : context_(context) {
+RestoredHome::RestoredHome(const RestoreContext& context, const RestoredIpc& ipc) : context_(context) {
   const auto& theirs = context.checkpoint.root().ids;
   const auto& ours = context.checkpoint.inventory.root_ids();
   own_pids_ = theirs.pid_ns_id() != ours.pid_ns_id();
@@ -39,6 +42,20 @@ RestoredHome::RestoredHome(const RestoreContext& context) : context_(context) {
   if (theirs.uts_ns_id() != ours.uts_ns_id()) {
     make("uts", CLONE_NEWUTS);
     restore_uts(context.images, theirs.uts_ns_id());
+  }
+  if (theirs.mnt_ns_id() != ours.mnt_ns_id()) {
+    mounts_ = std::make_unique<RestoredMounts>(context, theirs.mnt_ns_id(), own_pids_);
+    outer_root_ = context.internal(base::Fd(check(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", "/")));
+    outer_directory_ = context.internal(base::Fd(check(::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", ".")));
+    tarball::load();
+    make("mnt", CLONE_NEWNS);
+    try {
+      const auto inside = ipc.enter();  // which message queues are seen in a mount
+      mounts_->make();
+    } catch (...) {
+      leave();
+      throw;
+    }
   }
 }
 
@@ -60,6 +77,11 @@ void RestoredHome::make(const char* name, int flag) {
 void RestoredHome::leave() const {
   for (auto ns = before_.rbegin(); ns != before_.rend(); ++ns) {
     check(::setns(ns->before.get(), ns->flag), "leave the namespaces of the tree");
+  }
+  if (outer_root_) {
+    check(::fchdir(outer_root_.get()), "go back to", "the root directory");
+    check(::chroot("."), "go back to", "the root directory");
+    check(::fchdir(outer_directory_.get()), "go back to", "the work directory");
   }
 }
 
@@ -88,12 +110,21 @@ pid_t RestoredHome::free_pid() const {
   for (const auto& remap : context_.checkpoint.remaps) {
     taken.push_back(static_cast<pid_t>(remap.remap_id()));
   }
+  for (const auto& [leader, group] : files::foreground_groups(context_.checkpoint)) {
+    taken.push_back(group);
+  }
   std::sort(taken.begin(), taken.end());
   pid_t pid = 2;
   for (const auto other : taken) {
     pid += other == pid ? 1 : 0;
   }
   return pid;
+}
+
+void RestoredHome::make_late_mounts() const {
+  const auto& ns = before_.back();  // that of the mounts
+  check(::setns(ns.made.get(), ns.flag), "go back to the mounts of the tree");
+  mounts_->make_late();
 }
 
 void RestoredHome::work_there(pid_t root, const std::function<void()>& work, const outside::Serve& serve) const {

@@ -2,9 +2,12 @@
 // Making the namespaces that a tree had for itself, and working in them.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "base/fd.hpp"
+#include "namespaces/ipc.hpp"
+#include "namespaces/restored_mounts.hpp"
 #include "outside.hpp"
 #include "restore_context.hpp"
 
@@ -13,7 +16,7 @@ namespace criu::namespaces {
 class RestoredHome {
  public:
   // Makes all but that of the pids, which begins with the root, and goes into them.
-  explicit RestoredHome(const RestoreContext&);
+  RestoredHome(const RestoreContext&, const RestoredIpc&);
   // Goes back.
   ~RestoredHome();
   RestoredHome(const RestoredHome&) = delete;
@@ -35,6 +38,10 @@ class RestoredHome {
     const RestoredHome& home_;
   };
 
+  // What of the mounts shows pids waits until there are some: in the deputy, while no task of the tree looks at /proc.
+  bool has_late_mounts() const { return own_pids_ && mounts_ != nullptr; }
+  void make_late_mounts() const;
+
   // The rest of the restore, once the root is born (and its descendants on their way): among the tree's pids, where
   // this process cannot be, a deputy does it.
   void work_there(pid_t root, const std::function<void()>& work, const outside::Serve&) const;
@@ -51,7 +58,9 @@ class RestoredHome {
 
   const RestoreContext& context_;
   bool own_pids_ = false;
-  std::vector<Namespace> before_;  // and after: those that it made
+  std::unique_ptr<RestoredMounts> mounts_;
+  base::Fd outer_root_, outer_directory_;  // a mount namespace is entered at its root
+  std::vector<Namespace> before_;          // and after: those that it made
 };
 
 }  // namespace criu::namespaces

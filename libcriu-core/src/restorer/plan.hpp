@@ -54,13 +54,12 @@ struct Shared {
 
 inline void arrive(Shared* shared, Stage stage) {
   const auto index = static_cast<int>(stage);
-  if (__atomic_add_fetch(&shared->arrived[index], 1, __ATOMIC_ACQ_REL) != shared->expected[index]) {
-    return;
-  }
-  if (!opened_by_master(stage)) {
+  const auto arrived = __atomic_add_fetch(&shared->arrived[index], 1, __ATOMIC_ACQ_REL);
+  if (arrived == shared->expected[index] && !opened_by_master(stage)) {
     force_open(&shared->gates[index]);
   }
-  if (told_to_master(stage)) {
+  // Nobody but the master itself may be missing.
+  if (told_to_master(stage) && arrived + 1 >= shared->expected[index]) {
     __atomic_add_fetch(&shared->event, 1, __ATOMIC_ACQ_REL);
     futex_wake_all(&shared->event);
   }

@@ -145,13 +145,13 @@ void Master::look_for_dead() const {
   }
 }
 
-void Master::wait(Stage stage) {
+void Master::await(Stage stage, std::uint32_t arrived) {
   auto* shared = context_.shared;
   const auto index = static_cast<int>(stage);
   for (;;) {
     const auto event = __atomic_load_n(&shared->event, __ATOMIC_ACQUIRE);
     check_failure();
-    if (__atomic_load_n(&shared->arrived[index], __ATOMIC_ACQUIRE) == shared->expected[index]) {
+    if (__atomic_load_n(&shared->arrived[index], __ATOMIC_ACQUIRE) >= arrived) {
       LOG_DEBUG("stage {} reached", index);
       return;
     }

@@ -25,7 +25,9 @@ class Master {
   // With `own_pids` the root is the first of a new pid namespace. Returns its pid as it is here.
   pid_t start(bool as_sibling, bool own_pids);
   // Waits until all have arrived at the stage. The failure of a task becomes an Error here.
-  void wait(restorer::Stage);
+  void wait(restorer::Stage stage) { await(stage, context_.shared->expected[static_cast<int>(stage)]); }
+  // The same for a stage at which we are expected and have not arrived.
+  void wait_for_others(restorer::Stage stage) { await(stage, context_.shared->expected[static_cast<int>(stage)] - 1); }
   void open(restorer::Stage);
   // The tasks wait there for us too, until we arrive. Before they are started.
   void expect_us(restorer::Stage stage) { ++context_.shared->expected[static_cast<int>(stage)]; }
@@ -39,6 +41,7 @@ class Master {
   pthread_mutex_t* gate(restorer::Stage stage) const {
     return reinterpret_cast<pthread_mutex_t*>(&context_.shared->gates[static_cast<int>(stage)]);
   }
+  void await(restorer::Stage, std::uint32_t arrived);
   void choose_internal_fds();
   void check_failure() const;
   void look_for_dead() const;

@@ -30,6 +30,8 @@ struct Options {
   std::vector<std::string> restore{};  // and of the restore
   // The tree is left running by the dump and not restored: what the test checks is the tree that was dumped.
   bool leave_running = false;
+  // It has to be the root of its tree, or is about what is outside and not seen from a container.
+  bool not_contained = false;
   // When set, the dump has to fail with this in what it says, and the victim goes on unharmed.
   std::string dump_fails{};
   // When set, the restore has to fail with this in what it says, and leave no task behind. The checks never run.
@@ -86,6 +88,9 @@ void fail(const char* file, int line, const std::string& text);
 [[noreturn]] void give_up(const char* file, int line, const std::string& text);
 // This machine can't do what the test is about. Before the checkpoint only.
 [[noreturn]] void skip(const std::string& why);
+
+// Whether the tree has namespaces, a root and mounts of its own, below an init.
+bool in_container();
 
 // A path in the test's own directory.
 std::string scratch(const std::string& name);

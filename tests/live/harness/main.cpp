@@ -99,8 +99,10 @@ void report(std::size_t number, const std::string& name, const live::Outcome& ou
 int run(const Arguments& arguments) {
   std::vector<const live::Test*> chosen;
   for (const auto& test : live::tests()) {
-    const bool dry = arguments.config.setting == live::Setting::dry;
-    if (wanted(test.name, arguments.names) && !(dry && test.options.not_dry)) {
+    const auto setting = arguments.config.setting;
+    const bool unfit = (setting == live::Setting::dry && test.options.not_dry) ||
+                       (setting == live::Setting::container && test.options.not_contained);
+    if (wanted(test.name, arguments.names) && !unfit) {
       chosen.push_back(&test);
     }
   }

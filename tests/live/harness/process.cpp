@@ -16,7 +16,6 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <functional>
 
 #include "base/error.hpp"
 #include "snapshot.hpp"
@@ -92,10 +91,11 @@ bool mount_proc_of(pid_t pid, const std::string& where) {
   });
 }
 
-pid_t start(const std::vector<std::string>& arguments, const std::string& output, unsigned long namespaces) {
+pid_t start(const std::vector<std::string>& arguments, const std::string& output, unsigned long namespaces,
+            const std::function<bool()>& prepare) {
   const auto pid = static_cast<pid_t>(base::check(::syscall(SYS_clone, namespaces | SIGCHLD, 0, 0, 0, 0), "clone"));
   if (pid == 0) {
-    if ((namespaces & CLONE_NEWNS) != 0 && !mount_own_proc()) {
+    if (prepare && !prepare()) {
       ::_exit(126);
     }
     become(arguments, output);

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,9 +17,9 @@ namespace live {
 using Clock = std::chrono::steady_clock;
 
 // Starts a program: a session leader, standard streams on /dev/null (or, for the output, a file), no other descriptor,
-// all signals as at boot. `namespaces`: clone flags; a mount namespace gets its own /proc.
+// all signals as at boot. `namespaces`: clone flags; `prepare` is called in there first, false is the end.
 pid_t start(const std::vector<std::string>& arguments, const std::string& output = "/dev/null",
-            unsigned long namespaces = 0);
+            unsigned long namespaces = 0, const std::function<bool()>& prepare = {});
 
 bool make_mounts_private();
 // Private, so that the new /proc is seen here alone.

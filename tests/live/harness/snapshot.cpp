@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string proc = "/proc/";
+std::string proc = "/proc/";  // another one is that of a container
 
 std::string text_of(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -130,12 +130,15 @@ std::string fdinfo_of(const fs::path& path) {
   static const std::regex dropped(
       "^(mnt_id|ino|eventfd-id|it_value|ticks|clockid-raw|map_id|memlock|Sq(Thread|ThreadCpu|TotalTime|WorkTime)):.*");
   static const std::regex inodes("( +ino:[0-9a-f]+)|( +sdev:[0-9a-f]+)|( +fhandle-.*)|(\t[0-9]+: )");
+  static const std::regex mounts(" mnt_id:[0-9a-f]+");
   std::ifstream file(path);
   std::string out;
   // The targets of an epoll come in the order of their addresses in the kernel, watches and the locks of
   // several owners in that of their making.
   std::set<std::string> targets;
   for (std::string line; std::getline(file, line);) {
+    // Mounts of a container are others afterwards, with other numbers.
+    line = proc == "/proc/" ? line : std::regex_replace(line, mounts, "");
     if (line.starts_with("tfd:") || line.starts_with("inotify ") || line.starts_with("fanotify ") ||
         line.starts_with("lock:")) {
       targets.insert(std::regex_replace(line, inodes, ""));
@@ -234,6 +237,50 @@ bool is_dead(const fs::path& task) {
   return close == std::string::npos || text.substr(close, 3) == ") Z";
 }
 
+// "12" → "#1" by first appearance.
+class Numbers {
+ public:
+  std::string operator()(const std::string& number) {
+    return "#" + std::to_string(seen_.emplace(number, seen_.size() + 1).first->second);
+  }
+
+ private:
+  std::map<std::string, std::size_t> seen_;
+};
+
+// One line a mount, by their places. Which are of one file system or one peer group is kept, their numbers are not.
+std::string mounts_of(const fs::path& task) {
+  struct Mount {
+    std::string point, id, parent, dev, rest;
+  };
+  std::vector<Mount> mounts;
+  std::ifstream file(task / "mountinfo");
+  for (std::string line; std::getline(file, line);) {
+    Mount mount;
+    std::string root;
+    std::istringstream words(line);
+    words >> mount.id >> mount.parent >> mount.dev >> root >> mount.point;
+    std::getline(words, mount.rest);
+    mount.rest = root + mount.rest;
+    mounts.push_back(mount);
+  }
+  std::stable_sort(mounts.begin(), mounts.end(), [](const Mount& a, const Mount& b) { return a.point < b.point; });
+  Numbers ids, devices, groups;
+  static const std::regex group("(shared|master):([0-9]+)");
+  std::string out;
+  for (const auto& mount : mounts) {
+    auto line = mount.point + " mount " + ids(mount.id) + " on " + ids(mount.parent) + ", device " +
+                devices(mount.dev) + ", " + mount.rest;
+    std::string text;
+    std::smatch match;
+    for (; std::regex_search(line, match, group); line = match.suffix()) {
+      text += match.prefix().str() + match[1].str() + ":" + groups(match[2]);
+    }
+    out += text + line + "\n";
+  }
+  return out;
+}
+
 void add_thread(Snapshot& snapshot, const std::string& key, const fs::path& task) {
   const bool dead = is_dead(task);
   snapshot[key + ": status"] = status_of(task, dead);
@@ -249,10 +296,12 @@ void add_thread(Snapshot& snapshot, const std::string& key, const fs::path& task
 
 void look_at_proc(const std::string& mount_point) { proc = mount_point + "/"; }
 
-std::vector<pid_t> tree_of(pid_t root) {
+namespace {
+
+std::vector<pid_t> tree_in(const std::string& where, pid_t root) {
   std::vector<pid_t> all{root};
   for (std::size_t at = 0; at < all.size(); ++at) {
-    const fs::path tasks = proc + std::to_string(all[at]) + "/task";
+    const fs::path tasks = where + std::to_string(all[at]) + "/task";
     std::set<pid_t> children;
     for (const int tid : numbers_in(tasks)) {
       std::istringstream words(text_of(tasks / std::to_string(tid) / "children"));
@@ -265,9 +314,13 @@ std::vector<pid_t> tree_of(pid_t root) {
   return all;
 }
 
+}  // namespace
+
+std::vector<pid_t> tree_of(pid_t root) { return tree_in("/proc/", root); }
+
 Sleepers sleepers_of_tree(pid_t root) {
   Sleepers found;
-  for (const pid_t pid : tree_of(root)) {
+  for (const pid_t pid : tree_in(proc, root)) {
     const fs::path tasks = proc + std::to_string(pid) + "/task";
     for (const int tid : numbers_in(tasks)) {
       const auto task = tasks / std::to_string(tid);
@@ -296,7 +349,11 @@ bool all_asleep_again(const Sleepers& before, pid_t root) {
 Snapshot snapshot_of_tree(pid_t root) {
   Snapshot snapshot;
   Names names;
-  for (const pid_t pid : tree_of(root)) {
+  const auto own = proc + std::to_string(root);
+  if (link_of(own + "/ns/mnt") != link_of("/proc/self/ns/mnt")) {
+    snapshot["tree: mounts"] = mounts_of(own);
+  }
+  for (const pid_t pid : tree_in(proc, root)) {
     const fs::path task = proc + std::to_string(pid);
     const auto key = "task " + std::to_string(pid);
     add_thread(snapshot, key, task);

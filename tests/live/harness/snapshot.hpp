@@ -11,7 +11,7 @@
 
 namespace live {
 
-// Where a /proc is mounted that shows the pids that are meant below: "/proc" unless told otherwise.
+// Where a /proc is mounted that shows the pids that are meant in snapshots: "/proc" unless told otherwise.
 void look_at_proc(const std::string& mount_point);
 
 // "task 42: maps" → its text.
@@ -26,7 +26,7 @@ Sleepers sleepers_of_tree(pid_t root);
 // way back into sigsuspend has the mask that it will have afterwards.
 bool all_asleep_again(const Sleepers& before, pid_t root);
 
-// Every process of the tree, parents first.
+// Every process of a tree that has this process in it, or is below it, parents first: by its own /proc.
 std::vector<pid_t> tree_of(pid_t root);
 
 // One line per difference; parts whose key ends in ": " and one of the ignored names are not looked at.

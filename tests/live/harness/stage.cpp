@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@
 #include <sstream>
 
 #include "base/error.hpp"
+#include "container.hpp"
 #include "process.hpp"
 #include "snapshot.hpp"
 
@@ -33,7 +35,7 @@ constexpr seconds setup_limit{60};
 constexpr seconds criu_limit{60};
 constexpr seconds finish_limit{60};
 constexpr std::size_t log_lines_shown = 40;
-constexpr unsigned long own_namespaces = CLONE_NEWPID | CLONE_NEWUTS;
+constexpr unsigned long own_namespaces = CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWNS | CLONE_NEWIPC;
 constexpr const char* in_sigsuspend = "130";
 constexpr const char* in_clock_nanosleep = "230";
 constexpr const char* in_restart_syscall = "219";
@@ -48,7 +50,11 @@ std::string text_of(const fs::path& path) {
 class Act {
  public:
   Act(const Test& test, const Config& config, std::string directory)
-      : test_(test), config_(config), directory_(std::move(directory)), arrival_(directory_) {}
+      : test_(test),
+        config_(config),
+        directory_(std::move(directory)),
+        arrival_(directory_),
+        container_({directory_}) {}
 
   struct Over {};
 
@@ -67,6 +73,18 @@ class Act {
   [[noreturn]] void over(const std::string& failure) {
     outcome_.failures.push_back(failure);
     throw Over{};
+  }
+
+  // In a container only what is on the very mount of the root directory is to be seen.
+  bool fits_container() const {
+    return mount_of(self()) == mount_of("/") && mount_of(config_.programs) == mount_of("/") &&
+           mount_of(directory_) == mount_of("/");
+  }
+
+  static std::uint64_t mount_of(const std::string& path) {
+    struct statx info {};
+    base::check(::statx(AT_FDCWD, path.c_str(), 0, STATX_MNT_ID, &info), "statx", path);
+    return info.stx_mnt_id;
   }
 
   bool is_program() const { return test_.body == nullptr; }
@@ -98,6 +116,10 @@ class Act {
   }
 
   void start_victim() {
+    if (in_container() && !fits_container()) {
+      outcome_.skipped = "the tests and what they write are not all on the file system of the root directory";
+      throw Over{};
+    }
     start_outside();
     std::vector<std::string> arguments;
     if (is_program()) {
@@ -107,12 +129,16 @@ class Act {
       arguments.push_back(directory_);
       arguments.insert(arguments.end(), test_.program.more.begin(), test_.program.more.end());
     } else {
-      arguments = {"/proc/self/exe", "--victim", test_.name, directory_};
+      arguments = {self(), "--victim", test_.name, directory_};
     }
+    const auto output = is_program() ? path("output") : "/dev/null";
     if (in_container()) {
-      arguments.insert(arguments.begin(), {"/proc/self/exe", "--init"});
+      arguments.insert(arguments.begin(), {self(), "--init"});
+      root_ = start(arguments, output, own_namespaces,
+                    [this] { return ::setenv("LIVE_CONTAINER", "yes", 1) == 0 && container_.make(); });
+    } else {
+      root_ = start(arguments, output);
     }
-    root_ = start(arguments, is_program() ? path("output") : "/dev/null", in_container() ? own_namespaces : 0);
     if (!arrival_.wait("ready", root_, Clock::now() + setup_limit)) {
       outcome_.skipped = text_of(path("skipped"));
       if (!outcome_.skipped.empty()) {
@@ -123,6 +149,8 @@ class Act {
     find_victim();
   }
 
+  // By its path: the link leads to where a container cannot go.
+  static std::string self() { return fs::read_symlink("/proc/self/exe"); }
   bool in_container() const { return config_.setting == Setting::container; }
 
   // In a container the tree's own pids are those to be seen, and the victim is what its init has started.
@@ -197,7 +225,13 @@ class Act {
                           const std::vector<std::string>& more) {
     arguments.insert(arguments.begin(), {config_.criu, command, "-D", images, "-v4", "-o", command + ".log"});
     arguments.insert(arguments.end(), more.begin(), more.end());
-    return live::run(arguments, images + "/" + command + ".out", criu_limit);
+    const auto mounts = text_of("/proc/self/mountinfo");
+    const auto status = live::run(arguments, images + "/" + command + ".out", criu_limit);
+    // Those of this stage are seen nowhere else.
+    if (in_container() && text_of("/proc/self/mountinfo") != mounts) {
+      outcome_.failures.push_back("the " + command + " changed the mounts of the host");
+    }
+    return status;
   }
 
   std::string said(const std::string& command, const std::string& images) const {
@@ -224,6 +258,10 @@ class Act {
     if (test_.options.leave_running) {
       arguments.emplace_back("--leave-running");
     }
+    if (in_container()) {
+      const auto more = container_.dump_options();
+      arguments.insert(arguments.end(), more.begin(), more.end());
+    }
     const auto status = criu("dump", images, std::move(arguments), test_.options.dump);
     const auto& expected = test_.options.dump_fails;
     if (status != 0) {
@@ -249,7 +287,12 @@ class Act {
 
   bool restore(const std::string& images) {
     const auto pidfile = images + "/pid";
-    const auto status = criu("restore", images, {"-d", "--pidfile", pidfile}, test_.options.restore);
+    std::vector<std::string> arguments{"-d", "--pidfile", pidfile};
+    if (in_container()) {
+      const auto more = container_.restore_options();
+      arguments.insert(arguments.end(), more.begin(), more.end());
+    }
+    const auto status = criu("restore", images, std::move(arguments), test_.options.restore);
     const auto& expected = test_.options.restore_fails;
     if (status == 0 && expected.empty()) {
       std::ifstream(pidfile) >> root_;
@@ -315,6 +358,7 @@ class Act {
   const Config& config_;
   std::string directory_;
   Arrival arrival_;
+  Container container_;
   pid_t root_ = 0;                         // of the tree
   pid_t victim_ = 0;                       // of the test: the same but in a container
   pid_t seen_root_ = 0, seen_victim_ = 0;  // as /proc is looked at

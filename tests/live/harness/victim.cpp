@@ -66,6 +66,8 @@ Registrar::Registrar(const char* name, Program program, Options options) {
 
 std::string last_error() { return std::strerror(errno); }
 
+bool in_container() { return ::getenv("LIVE_CONTAINER") != nullptr; }
+
 std::string scratch(const std::string& name) { return directory + "/" + name; }
 
 void fail(const char* file, int line, const std::string& text) {

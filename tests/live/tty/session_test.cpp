@@ -337,7 +337,8 @@ void hold_a_master() {
 }  // namespace
 
 LIVE_TEST("tty: a terminal from outside is refused, and its options are named",
-          {.dump_fails = "--shell-job puts the terminal of the restore in its place, --external tty[",
+          {.not_contained = true,
+           .dump_fails = "--shell-job puts the terminal of the restore in its place, --external tty[",
            .outside = hold_a_master}) {
   const int slave = ::open(live::scratch("terminal").c_str(), O_RDWR | O_NOCTTY);
   REQUIRE(slave >= 0);
@@ -346,7 +347,7 @@ LIVE_TEST("tty: a terminal from outside is refused, and its options are named",
 }
 
 LIVE_TEST("tty: a controlling terminal from outside that nobody has open is refused",
-          {.dump_fails = "which is outside of the tree", .outside = hold_a_master}) {
+          {.not_contained = true, .dump_fails = "which is outside of the tree", .outside = hold_a_master}) {
   const int slave = ::open(live::scratch("terminal").c_str(), O_RDWR | O_NOCTTY);
   REQUIRE(slave >= 0 && ::ioctl(slave, TIOCSCTTY, 0) == 0);
   ::close(slave);
@@ -371,7 +372,7 @@ void hold_a_slave() {
 }  // namespace
 
 LIVE_TEST("tty: a master whose slave is open outside of the tree only is refused",
-          {.dump_fails = "is open outside of the tree", .outside = hold_a_slave}) {
+          {.not_contained = true, .dump_fails = "is open outside of the tree", .outside = hold_a_slave}) {
   const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
   REQUIRE(::unlockpt(master) == 0);
   const std::string path = ::ptsname(master);
@@ -383,7 +384,8 @@ LIVE_TEST("tty: a master whose slave is open outside of the tree only is refused
   checkpoint_here();
 }
 
-LIVE_TEST("tty: the number is taken", {.restore_fails = "is taken by process",
+LIVE_TEST("tty: the number is taken", {.not_contained = true,
+                                       .restore_fails = "is taken by process",
                                        .tamper =
                                            [](const std::string&) {
                                              // Kept until the end of this process.

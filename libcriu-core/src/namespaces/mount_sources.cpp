@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "namespaces/mount_sources.hpp"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <exception>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/error.hpp"
+#include "files/common.hpp"
+#include "kernel/mounts.hpp"
+
+namespace criu::namespaces {
+
+using base::check;
+using kernel::Mount;
+
+namespace {
+
+bool is_tmpfs(const Mount& mount) { return mount.type == "tmpfs" && mount.root == "/"; }
+
+const Mount* find(const std::vector<Mount>& mounts, int id) {
+  const auto found = std::find_if(mounts.begin(), mounts.end(), [id](const Mount& mount) { return mount.id == id; });
+  return found == mounts.end() ? nullptr : &*found;
+}
+
+// Of those that are mounted over it, or over a directory on the way to it, the one that the way comes to first.
+const Mount* cover_of(const Mount& mount, const std::vector<Mount>& mounts) {
+  const Mount* cover = nullptr;
+  const Mount* next = &mount;  // what the way leads to from the mount that is looked at
+  for (const auto* at = &mount; at != nullptr; next = at, at = find(mounts, at->parent)) {
+    for (const auto& other : mounts) {
+      if (other.parent == at->id && &other != at && &other != next && kernel::is_below(next->point, other.point)) {
+        cover = &other;
+      }
+    }
+  }
+  return cover;
+}
+
+// In mounts that are this thread's alone: takes away what covers it, and opens it.
+base::Fd uncover(const Mount& wanted) {
+  for (;;) {
+    const auto mounts =
+        kernel::parse_mountinfo(procfs::read_file(AT_FDCWD, "/proc/thread-self/mountinfo", "the mounts of a thread"));
+    const auto found = std::find_if(mounts.begin(), mounts.end(), [&](const Mount& mount) {
+      return is_tmpfs(mount) && mount.dev == wanted.dev && mount.point == wanted.point;
+    });
+    if (found == mounts.end()) {
+      return {};
+    }
+    const auto* cover = cover_of(*found, mounts);
+    if (cover == nullptr) {
+      break;
+    }
+    check(::umount2(cover->point.c_str(), MNT_DETACH), "uncover", wanted.point);
+  }
+  const base::Fd root(check(::open(wanted.point.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC), "open", wanted.point));
+  struct stat stat {};
+  check(::fstat(root.get(), &stat), "look at", wanted.point);
+  if (files::kernel_dev(stat.st_dev) != wanted.dev) {
+    return {};
+  }
+  return base::Fd(
+      check(::open_tree(root.get(), "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH), "bind", wanted.point));
+}
+
+}  // namespace
+
+std::map<int, base::Fd> open_tmpfs_roots(const procfs::Task& root) {
+  std::map<int, base::Fd> roots;
+  const auto mounts = kernel::parse_mountinfo(root.read("mountinfo"));
+  if (std::none_of(mounts.begin(), mounts.end(), is_tmpfs)) {
+    return roots;
+  }
+  std::exception_ptr failure;
+  std::thread thread([&] {
+    try {
+      check(::unshare(CLONE_FS | CLONE_NEWNS), "copy the mounts of the tree");
+      check(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make a copy of mounts private");
+      // What was mounted last is taken away first.
+      for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {
+        if (auto fd = is_tmpfs(*mount) ? uncover(*mount) : base::Fd()) {
+          roots.emplace(mount->id, std::move(fd));
+        }
+      }
+    } catch (...) {
+      failure = std::current_exception();
+    }
+  });
+  thread.join();
+  if (failure) {
+    std::rethrow_exception(failure);
+  }
+  return roots;
+}
+
+}  // namespace criu::namespaces

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "namespaces/mounts.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <set>
+#include <sstream>
+
+#include "base/error.hpp"
+#include "files/common.hpp"
+#include "log.hpp"
+#include "namespaces/tarball.hpp"
+
+namespace criu::namespaces {
+
+using base::Error;
+using kernel::Mount;
+
+namespace {
+
+struct Filesystem {
+  const char* name;
+  images::fstype type;
+  bool made_anew;
+};
+
+constexpr Filesystem filesystems[] = {
+    {"proc", images::PROC, true},         {"sysfs", images::SYSFS, true},     {"devtmpfs", images::DEVTMPFS, true},
+    {"tmpfs", images::TMPFS, true},       {"devpts", images::DEVPTS, true},   {"mqueue", images::MQUEUE, true},
+    {"cgroup", images::CGROUP, true},     {"cgroup2", images::CGROUP2, true}, {"securityfs", images::SECURITYFS, true},
+    {"debugfs", images::DEBUGFS, true},   {"pstore", images::PSTORE, true},   {"fusectl", images::FUSECTL, true},
+    {"overlay", images::OVERLAYFS, true},
+};
+
+struct Word {
+  const char* text;
+  std::uint32_t flag;
+};
+
+constexpr std::uint32_t relatime = MS_RELATIME, noatime = MS_NOATIME, strictatime = MS_STRICTATIME;
+constexpr Word mount_words[] = {{"ro", MS_RDONLY},     {"nosuid", MS_NOSUID}, {"nodev", MS_NODEV},
+                                {"noexec", MS_NOEXEC}, {"noatime", noatime},  {"nodiratime", MS_NODIRATIME},
+                                {"relatime", relatime}};
+constexpr Word super_words[] = {{"ro", MS_RDONLY}, {"sync", MS_SYNCHRONOUS}, {"dirsync", MS_DIRSYNC}, {"rw", 0}};
+
+// Takes out of a list of options those that are flags.
+template <std::size_t Count>
+std::uint32_t take_flags(const std::string& options, const Word (&words)[Count], std::string& rest) {
+  std::uint32_t flags = 0;
+  for (const auto& word : options_in(options)) {
+    const auto* known = std::find_if(words, words + Count, [&](const Word& w) { return word == w.text; });
+    if (known != words + Count) {
+      flags |= known->flag;
+    } else {
+      rest += (rest.empty() ? "" : ",") + word;
+    }
+  }
+  return flags;
+}
+
+const Filesystem* filesystem(const std::string& name) {
+  const auto* found = std::find_if(std::begin(filesystems), std::end(filesystems),
+                                   [&](const Filesystem& known) { return name == known.name; });
+  return found == std::end(filesystems) ? nullptr : found;
+}
+
+// The key that --external mnt[POINT]:KEY gives; empty: none.
+std::string external_key(const Options& options, const std::string& point) {
+  const auto wanted = "mnt[" + point + "]";
+  const auto found = options.external.lower_bound(wanted);
+  if (found == options.external.end() || !found->starts_with(wanted)) {
+    return {};
+  }
+  return found->size() > wanted.size() && (*found)[wanted.size()] == ':' ? found->substr(wanted.size() + 1) : point;
+}
+
+class Saver {
+ public:
+  Saver(DumpContext& context, const procfs::Task& root, const MountSources& sources)
+      : context_(context), sources_(sources), mounts_(kernel::parse_mountinfo(root.read("mountinfo"))) {
+    leave_out();
+  }
+
+  void save(std::uint32_t ns_id) {
+    for (const auto& mount : mounts_) {
+      entries_.push_back(entry_of(mount));
+    }
+    auto image = context_.images.create(image::type::mnts, ns_id);
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      check(mounts_[i], entries_[i]);
+      image.write(entries_[i]);
+    }
+    image.finish();
+    check_proc();
+    save_contents();
+  }
+
+ private:
+  // What the user does not want, what the format has no word for (trace files), and all that is mounted on these.
+  void leave_out() {
+    std::set<int> gone;
+    for (const auto& mount : mounts_) {
+      const auto& skip = context_.options.skip_mnt;
+      if (gone.contains(mount.parent) || mount.type == "tracefs" ||
+          std::find(skip.begin(), skip.end(), mount.point) != skip.end()) {
+        gone.insert(mount.id);
+      }
+    }
+    std::erase_if(mounts_, [&](const Mount& mount) { return gone.contains(mount.id); });
+  }
+
+  images::mnt_entry entry_of(const Mount& mount) const {
+    images::mnt_entry entry;
+    const auto* known = filesystem(mount.type);
+    entry.set_fstype(known != nullptr ? known->type : images::UNSUPPORTED);
+    entry.set_mnt_id(static_cast<std::uint32_t>(mount.id));
+    entry.set_parent_mnt_id(static_cast<std::uint32_t>(mount.parent));
+    entry.set_root_dev(mount.dev);
+    std::string none, options;
+    auto flags = take_flags(mount.options, mount_words, none);
+    flags |= (flags & (relatime | noatime)) == 0 ? strictatime : 0;
+    flags |= mount.unbindable ? MS_UNBINDABLE : 0;
+    flags |= (mount.shared != 0 ? MS_SHARED : 0) | (mount.master != 0 ? MS_SLAVE : 0);
+    entry.set_flags(flags);
+    entry.set_sb_flags(take_flags(mount.super_options, super_words, options));
+    if (mount.type == "devpts" && mount.dev != outer_devpts()) {
+      options += options.empty() ? "newinstance" : ",newinstance";
+    }
+    entry.set_root(mount.root);
+    entry.set_mountpoint(mount.point);
+    entry.set_source(mount.source);
+    entry.set_options(options);
+    entry.set_shared_id(static_cast<std::uint32_t>(mount.shared));
+    entry.set_master_id(static_cast<std::uint32_t>(mount.master));
+    if (const auto key = external_key(context_.options, mount.point); !key.empty()) {
+      entry.set_ext_key(key);
+    }
+    return entry;
+  }
+
+  std::uint32_t outer_devpts() const { return files::kernel_dev(sources_.outer_devpts); }
+
+  void obstacle(const Mount& mount, std::string why) {
+    context_.obstacles.emplace_back("cannot dump", fmt::format("mount {} ({})", mount.point, mount.type), 0,
+                                    std::move(why));
+  }
+
+  void check(const Mount& mount, const images::mnt_entry& entry) {
+    if (is_root(entry) || entry.has_ext_key()) {
+      return;
+    }
+    const auto external = fmt::format(
+        "--external mnt[{}]:KEY lets the restore take it from elsewhere, --skip-mnt leaves it out", mount.point);
+    constexpr std::string_view deleted = "//deleted";
+    if (mount.root.ends_with(deleted)) {
+      obstacle(mount, "what is mounted there has been deleted; " + external);
+    } else if (origin_of(entry, entries_) == nullptr && !is_made_anew(entry.fstype())) {
+      obstacle(mount, "this version cannot mount such a file system anew; " + external);
+    } else if (origin_of(entry, entries_) == nullptr && entry.root() != "/" && entry.fstype() == images::TMPFS) {
+      obstacle(mount, "it shows a part of a file system that is not mounted whole; " + external);
+    }
+  }
+
+  // The restore works there, too.
+  void check_proc() {
+    if (std::none_of(mounts_.begin(), mounts_.end(),
+                     [](const Mount& mount) { return mount.point == "/proc" && mount.type == "proc"; })) {
+      context_.obstacles.emplace_back("cannot dump", "a mount namespace that has no /proc", 0,
+                                      "this version needs one there to restore it");
+    }
+  }
+
+  void save_contents() {
+    std::set<std::uint32_t> done;
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      const auto& entry = entries_[i];
+      if (entry.fstype() != images::TMPFS || entry.has_ext_key() || is_root(entry) || entry.root() != "/" ||
+          !done.insert(entry.root_dev()).second) {
+        continue;
+      }
+      const auto found = std::find_if(mounts_.begin(), mounts_.end(), [&](const Mount& mount) {
+        return mount.dev == entry.root_dev() && mount.root == "/" && sources_.tmpfs.contains(mount.id);
+      });
+      if (found == mounts_.end()) {
+        obstacle(mounts_[i], "another mount hides it, and so its contents");
+      } else if (!context_.look_only) {
+        const auto file = context_.images.create_raw(image::type::tmpfs_dev, entry.root_dev());
+        tarball::write(sources_.tmpfs.at(found->id).get(), file.get(), "the contents of " + found->point);
+      }
+    }
+  }
+
+  DumpContext& context_;
+  const MountSources& sources_;
+  std::vector<Mount> mounts_;
+  std::vector<images::mnt_entry> entries_;  // of these, in their order
+};
+
+}  // namespace
+
+void save_mounts(DumpContext& context, const procfs::Task& root, std::uint32_t ns_id, const MountSources& sources) {
+  Saver(context, root, sources).save(ns_id);
+}
+
+std::vector<std::string> options_in(const std::string& list) {
+  std::vector<std::string> options;
+  std::istringstream words(list);
+  for (std::string word; std::getline(words, word, ',');) {
+    if (!word.empty()) {
+      options.push_back(word);
+    }
+  }
+  return options;
+}
+
+bool is_made_anew(std::uint32_t fstype) {
+  return std::any_of(std::begin(filesystems), std::end(filesystems), [&](const Filesystem& known) {
+    return known.type == static_cast<int>(fstype) && known.made_anew;
+  });
+}
+
+const char* path_below(const images::mnt_entry& whole, const images::mnt_entry& part) {
+  if (whole.root_dev() != part.root_dev() || !kernel::is_below(part.root(), whole.root())) {
+    return nullptr;
+  }
+  const char* below = part.root().c_str() + (whole.root() == "/" ? 0 : whole.root().size());
+  return *below == '/' ? below + 1 : below;
+}
+
+const images::mnt_entry* origin_of(const images::mnt_entry& mount, const std::vector<images::mnt_entry>& mounts) {
+  const images::mnt_entry* best = nullptr;
+  for (const auto& other : mounts) {
+    // The first of those that show as much stands for the others.
+    if (path_below(other, mount) != nullptr && (best == nullptr || other.root().size() < best->root().size())) {
+      best = &other;
+    }
+  }
+  return best == &mount ? nullptr : best;
+}
+
+}  // namespace criu::namespaces

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "namespaces/restored_mounts.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/openat2.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/error.hpp"
+#include "log.hpp"
+#include "namespaces/tarball.hpp"
+
+namespace criu::namespaces {
+
+using base::check;
+using base::Error;
+
+namespace {
+
+std::string what_of(const images::mnt_entry& mount) { return "mount " + mount.mountpoint(); }
+
+base::Fd clone_of(int directory, const char* path, const std::string& what) {
+  return base::Fd(
+      check(::open_tree(directory, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH), "bind", what));
+}
+
+// Parts of a mount point that are below that of the parent; "" when it is mounted on the very root of that.
+std::string below_parent(const std::string& point, const std::string& parent) {
+  const auto rest = point.substr(parent == "/" ? 0 : parent.size());
+  return rest.starts_with('/') ? rest.substr(1) : rest;
+}
+
+// Without passing into what is mounted there already.
+base::Fd open_point(int parent, const std::string& below, const std::string& what) {
+  if (below.empty()) {
+    return base::Fd(check(::fcntl(parent, F_DUPFD_CLOEXEC, 0), "open", what));
+  }
+  open_how how{};
+  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS;
+  return base::Fd(
+      static_cast<int>(check(::syscall(SYS_openat2, parent, below.c_str(), &how, sizeof how), "open the mount point of",
+                             what, "the root given with --root has to have it, as it had at the dump")));
+}
+
+class Context {
+ public:
+  Context(const char* type, const std::string& what)
+      : what_(what), fd_(check(::fsopen(type, FSOPEN_CLOEXEC), "make a file system for", what)) {}
+  void set(const std::string& key, const std::string& value) {
+    check(::fsconfig(fd_.get(), FSCONFIG_SET_STRING, key.c_str(), value.c_str(), 0), "set option", describe(key));
+  }
+  void set(const std::string& flag) {
+    check(::fsconfig(fd_.get(), FSCONFIG_SET_FLAG, flag.c_str(), nullptr, 0), "set option", describe(flag));
+  }
+  base::Fd mount() {
+    check(::fsconfig(fd_.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0), "make the file system of", describe({}));
+    return base::Fd(check(::fsmount(fd_.get(), FSMOUNT_CLOEXEC, 0), "make", what_));
+  }
+
+ private:
+  // The kernel says there what it did not like.
+  std::string describe(const std::string& option) const {
+    const int error = errno;
+    char said[256] = {};
+    const auto size = ::read(fd_.get(), said, sizeof said - 1);
+    errno = error;
+    return what_ + (option.empty() ? "" : " (" + option + ")") + (size > 0 ? std::string(": ") + said : "");
+  }
+
+  const std::string& what_;
+  base::Fd fd_;
+};
+
+void set_attributes(int fd, std::uint64_t set, std::uint64_t clear, std::uint64_t propagation,
+                    const std::string& what) {
+  mount_attr attributes{};
+  attributes.attr_set = set;
+  attributes.attr_clr = clear;
+  attributes.propagation = propagation;
+  check(::mount_setattr(fd, "", AT_EMPTY_PATH, &attributes, sizeof attributes), "set the flags of", what);
+}
+
+// What a clone has inherited gives way.
+constexpr std::uint64_t all_attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |
+                                         MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME;
+
+std::uint64_t attributes_of(std::uint32_t flags) {
+  return ((flags & MS_NOSUID) != 0 ? MOUNT_ATTR_NOSUID : 0) | ((flags & MS_NODEV) != 0 ? MOUNT_ATTR_NODEV : 0) |
+         ((flags & MS_NOEXEC) != 0 ? MOUNT_ATTR_NOEXEC : 0) |
+         ((flags & MS_NODIRATIME) != 0 ? MOUNT_ATTR_NODIRATIME : 0) |
+         ((flags & MS_NOATIME) != 0       ? MOUNT_ATTR_NOATIME
+          : (flags & MS_STRICTATIME) != 0 ? MOUNT_ATTR_STRICTATIME
+                                          : MOUNT_ATTR_RELATIME);
+}
+
+bool is_single(std::uint32_t fstype) {
+  constexpr images::fstype single[] = {images::SYSFS,   images::DEVTMPFS, images::MQUEUE,  images::CGROUP2,
+                                       images::DEBUGFS, images::PSTORE,   images::FUSECTL, images::SECURITYFS};
+  return std::find(std::begin(single), std::end(single), static_cast<images::fstype>(fstype)) != std::end(single);
+}
+
+const char* filesystem_name(std::uint32_t fstype) {
+  switch (fstype) {
+    case images::PROC:
+      return "proc";
+    case images::SYSFS:
+      return "sysfs";
+    case images::DEVTMPFS:
+      return "devtmpfs";
+    case images::TMPFS:
+      return "tmpfs";
+    case images::DEVPTS:
+      return "devpts";
+    case images::MQUEUE:
+      return "mqueue";
+    case images::CGROUP:
+      return "cgroup";
+    case images::CGROUP2:
+      return "cgroup2";
+    case images::SECURITYFS:
+      return "securityfs";
+    case images::DEBUGFS:
+      return "debugfs";
+    case images::PSTORE:
+      return "pstore";
+    case images::FUSECTL:
+      return "fusectl";
+    case images::OVERLAYFS:
+      return "overlay";
+    default:
+      return nullptr;
+  }
+}
+
+// Whether one of the layers of an overlay is on the other mount, or would be if it were there.
+bool has_layer_on(const images::mnt_entry& overlay, const images::mnt_entry& other) {
+  const std::string options = overlay.options() + ",";
+  for (auto at = options.find(other.mountpoint()); at != std::string::npos;
+       at = options.find(other.mountpoint(), at + 1)) {
+    if (at > 0 && (options[at - 1] == '=' || options[at - 1] == ':') &&
+        std::string_view("/,:").find(options[at + other.mountpoint().size()]) != std::string_view::npos) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void mount_proc_at(int directory) {
+  const std::string what = "mount /proc";
+  auto proc = Context("proc", what).mount();
+  check(::move_mount(proc.get(), "", directory, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), "mount",
+        "/proc");
+}
+
+}  // namespace
+
+RestoredMounts::RestoredMounts(const RestoreContext& context, std::uint32_t ns_id, bool own_pids)
+    : context_(context), own_pids_(own_pids) {
+  auto image = context.images.require(image::type::mnts, ns_id);
+  for (images::mnt_entry entry; image.next(entry);) {
+    if (entry.mountpoint().empty() || entry.mountpoint()[0] != '/' || entry.root().empty()) {
+      throw Error("corrupt checkpoint", fmt::format("mountpoints-{}.img: mount {}", ns_id, entry.mnt_id()), 0);
+    }
+    entries_.push_back(entry);
+  }
+  for (const auto& entry : entries_) {
+    mounts_.push_back({&entry, {}});
+  }
+  // What is mounted below the point of a sibling would be out of reach once that is there.
+  std::stable_sort(mounts_.begin(), mounts_.end(), [](const Made& a, const Made& b) {
+    return a.entry->parent_mnt_id() == b.entry->parent_mnt_id() &&
+           a.entry->mountpoint().size() > b.entry->mountpoint().size();
+  });
+  note_late();
+}
+
+RestoredMounts::Made* RestoredMounts::find(std::uint32_t id) {
+  const auto found =
+      std::find_if(mounts_.begin(), mounts_.end(), [id](const Made& made) { return made.entry->mnt_id() == id; });
+  return found == mounts_.end() ? nullptr : &*found;
+}
+
+// Every /proc, what is bound from it, and all that is mounted on these.
+void RestoredMounts::note_late() {
+  if (!own_pids_) {
+    return;
+  }
+  for (std::size_t before = late_.size() + 1; before != late_.size();) {
+    before = late_.size();
+    for (const auto& entry : entries_) {
+      const auto* origin = origin_of(entry, entries_);
+      if ((entry.fstype() == images::PROC && !entry.has_ext_key()) || late_.contains(entry.parent_mnt_id()) ||
+          (origin != nullptr && !entry.has_ext_key() && late_.contains(origin->mnt_id()))) {
+        late_.insert(entry.mnt_id());
+      }
+    }
+  }
+}
+
+void RestoredMounts::make() {
+  check(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make a copy of mounts private");
+  // What comes from outside, as long as that is in sight.
+  for (auto& made : mounts_) {
+    if (made.entry->has_ext_key() && !is_root(*made.entry)) {
+      made.fd = external(*made.entry);
+    }
+  }
+  make_root();
+  make_all(false);
+  if (own_pids_) {
+    mount_proc_at(open_point(find_root().fd.get(), "proc", "mount /proc").get());
+  } else {
+    restore_sharing();
+    make_read_only();
+  }
+}
+
+void RestoredMounts::make_late() {
+  check(::umount2("/proc", MNT_DETACH), "unmount the passing", "/proc");
+  make_all(true);
+  restore_sharing();
+  make_read_only();
+}
+
+RestoredMounts::Made& RestoredMounts::find_root() {
+  const auto found =
+      std::find_if(mounts_.begin(), mounts_.end(), [](const Made& made) { return is_root(*made.entry); });
+  if (found == mounts_.end()) {
+    throw Error("corrupt checkpoint", "a mount namespace without a root", 0);
+  }
+  return *found;
+}
+
+void RestoredMounts::make_root() {
+  auto& root = find_root();
+  const auto& path = context_.options.root.empty() ? "/" : context_.options.root;
+  root.fd = context_.internal(clone_of(AT_FDCWD, path.c_str(), "--root " + path));
+  check(::move_mount(root.fd.get(), "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH), "mount the new root", path);
+  check(::fchdir(root.fd.get()), "enter the new root", path);
+  check(::syscall(SYS_pivot_root, ".", "."), "change to the new root", path);
+  check(::umount2(".", MNT_DETACH), "leave the old root");
+  check(::chdir("/"), "enter the new root", path);
+  set_attributes(root.fd.get(), attributes_of(root.entry->flags()), all_attributes, 0, what_of(*root.entry));
+}
+
+bool RestoredMounts::ready(const Made& made) {
+  const auto* parent = find(made.entry->parent_mnt_id());
+  if (parent == nullptr) {
+    throw Error("corrupt checkpoint", what_of(*made.entry) + ": what it is mounted on is missing", 0);
+  }
+  const auto attached = [this](std::uint32_t id) { return attached_.contains(id); };
+  if (!attached(parent->entry->mnt_id())) {
+    return false;
+  }
+  for (const auto& other : mounts_) {
+    const auto& point = other.entry->mountpoint();
+    if (&other != &made && other.entry->parent_mnt_id() == made.entry->parent_mnt_id() &&
+        point.starts_with(made.entry->mountpoint() + "/") && !attached(other.entry->mnt_id())) {
+      return false;
+    }
+  }
+  if (made.entry->fstype() == images::OVERLAYFS && std::any_of(mounts_.begin(), mounts_.end(), [&](const Made& other) {
+        return !attached(other.entry->mnt_id()) && has_layer_on(*made.entry, *other.entry);
+      })) {
+    return false;
+  }
+  const auto* origin = made.entry->has_ext_key() ? nullptr : origin_of(*made.entry, entries_);
+  return origin == nullptr || attached(origin->mnt_id());
+}
+
+// In an order in which each finds its parent, what it is bound from, and its place not yet covered.
+void RestoredMounts::make_all(bool late) {
+  attached_.insert(find_root().entry->mnt_id());
+  for (bool progress = true; progress;) {
+    progress = false;
+    for (auto& made : mounts_) {
+      if (!attached_.contains(made.entry->mnt_id()) && late_.contains(made.entry->mnt_id()) == late && ready(made)) {
+        attach(made);
+        progress = true;
+      }
+    }
+  }
+  for (const auto& made : mounts_) {
+    if (!attached_.contains(made.entry->mnt_id()) && late_.contains(made.entry->mnt_id()) == late) {
+      throw Error("cannot restore", what_of(*made.entry) + ": it hangs on itself", 0);
+    }
+  }
+}
+
+base::Fd RestoredMounts::external(const images::mnt_entry& mount) const {
+  const auto prefix = "mnt[" + mount.ext_key() + "]:";
+  const auto found = context_.options.external.lower_bound(prefix);
+  if (found == context_.options.external.end() || !found->starts_with(prefix)) {
+    throw Error("cannot restore", fmt::format("{}: it was external, with the key {}", what_of(mount), mount.ext_key()),
+                0, fmt::format("--external mnt[{}]:PATH says what to take for it", mount.ext_key()));
+  }
+  const auto path = found->substr(prefix.size());
+  return context_.internal(clone_of(AT_FDCWD, path.c_str(), path + " for " + what_of(mount)));
+}
+
+base::Fd RestoredMounts::made_anew(const images::mnt_entry& mount) const {
+  const auto what = what_of(mount);
+  const auto* type = filesystem_name(mount.fstype());
+  if (type == nullptr) {
+    throw Error("not supported by this version", what + ": a file system of this kind, made anew", 0,
+                "--external or --skip-mnt at the dump does without it");
+  }
+  Context context(type, what);
+  for (const auto& option : options_in(mount.options())) {
+    const auto equals = option.find('=');
+    if (equals != std::string::npos) {
+      context.set(option.substr(0, equals), option.substr(equals + 1));
+    } else if (option != "newinstance") {
+      context.set(option);
+    }
+  }
+  if (mount.fstype() != images::TMPFS && (mount.sb_flags() & MS_RDONLY) != 0) {
+    context.set("ro");
+  }
+  if (!mount.source().empty()) {
+    context.set("source", mount.source());
+  }
+  auto fd = context_.internal(context.mount());
+  if (mount.fstype() == images::TMPFS) {
+    const auto image = context_.images.open_raw(image::type::tmpfs_dev, mount.root_dev());
+    tarball::extract(image.get(), fd.get(), "the contents of " + mount.mountpoint());
+  }
+  return fd;
+}
+
+base::Fd RestoredMounts::source_of(const Made& made) {
+  const auto& mount = *made.entry;
+  const auto* origin = origin_of(mount, entries_);
+  // Of some file systems the kernel has but one, which it gives a new mount as well: then with its own source.
+  if (origin != nullptr && !(is_single(mount.fstype()) && mount.root() == "/" && mount.source() != origin->source())) {
+    return context_.internal(clone_of(find(origin->mnt_id())->fd.get(), path_below(*origin, mount), what_of(mount)));
+  }
+  return made_anew(mount);
+}
+
+void RestoredMounts::attach(Made& made) {
+  const auto& mount = *made.entry;
+  if (!made.fd) {
+    made.fd = source_of(made);
+  }
+  const auto& parent = *find(mount.parent_mnt_id());
+  const auto below = below_parent(mount.mountpoint(), parent.entry->mountpoint());
+  const auto point = open_point(parent.fd.get(), below, what_of(mount));
+  check(::move_mount(made.fd.get(), "", point.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), "mount",
+        mount.mountpoint());
+  set_attributes(made.fd.get(), attributes_of(mount.flags()), all_attributes, 0, what_of(mount));
+  attached_.insert(mount.mnt_id());
+}
+
+// The first of a group, the one that shows most, is made shared (or hears of its masters); the others join it.
+void RestoredMounts::restore_sharing() {
+  std::map<std::uint32_t, Made*> groups;
+  const auto join = [](const Made& from, const Made& to) {
+    check(::move_mount(from.fd.get(), "", to.fd.get(), "",
+                       MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH | MOVE_MOUNT_SET_GROUP),
+          "share", what_of(*to.entry));
+  };
+  std::vector<Made*> waiting;
+  for (auto& made : mounts_) {
+    if (made.entry->shared_id() != 0 || made.entry->master_id() != 0) {
+      waiting.push_back(&made);
+    }
+  }
+  std::stable_sort(waiting.begin(), waiting.end(),
+                   [](const Made* a, const Made* b) { return a->entry->root().size() < b->entry->root().size(); });
+  for (bool progress = true; progress && !waiting.empty();) {
+    progress =
+        std::erase_if(waiting, [&](Made* made) {
+          const auto shared = made->entry->shared_id(), master = made->entry->master_id();
+          const auto peer = groups.find(shared);
+          const auto masters = groups.find(master);
+          if (shared != 0 && peer != groups.end()) {
+            join(*peer->second, *made);
+            return true;
+          }
+          const bool outside = master != 0 && std::none_of(mounts_.begin(), mounts_.end(), [&](const Made& other) {
+                                 return other.entry->shared_id() == master;
+                               });
+          if (master != 0 && !outside) {
+            if (masters == groups.end()) {
+              return false;
+            }
+            join(*masters->second, *made);
+            set_attributes(made->fd.get(), 0, 0, MS_SLAVE, what_of(*made->entry));
+          } else if (outside) {
+            LOG_WARN("{}: what is mounted outside of the tree is not passed on to it any more", what_of(*made->entry));
+          }
+          if (shared != 0) {
+            set_attributes(made->fd.get(), 0, 0, MS_SHARED, what_of(*made->entry));
+            groups[shared] = made;
+          }
+          return true;
+        }) != 0;
+  }
+  for (auto& made : mounts_) {
+    if ((made.entry->flags() & MS_UNBINDABLE) != 0) {
+      set_attributes(made.fd.get(), 0, 0, MS_UNBINDABLE, what_of(*made.entry));
+    }
+  }
+}
+
+// When all that is to be written is.
+void RestoredMounts::make_read_only() {
+  for (const auto& made : mounts_) {
+    const auto& mount = *made.entry;
+    const bool own = !is_root(mount) && !mount.has_ext_key() && origin_of(mount, entries_) == nullptr;
+    if (own && mount.fstype() == images::TMPFS && (mount.sb_flags() & MS_RDONLY) != 0) {
+      const base::Fd fs(check(::fspick(made.fd.get(), "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC),
+                              "open the file system of", what_of(mount)));
+      check(::fsconfig(fs.get(), FSCONFIG_SET_FLAG, "ro", nullptr, 0), "make read-only", what_of(mount));
+      check(::fsconfig(fs.get(), FSCONFIG_CMD_RECONFIGURE, nullptr, nullptr, 0), "make read-only", what_of(mount));
+    }
+    if ((mount.flags() & MS_RDONLY) != 0) {
+      set_attributes(made.fd.get(), MOUNT_ATTR_RDONLY, 0, 0, what_of(mount));
+    }
+  }
+}
+
+}  // namespace criu::namespaces

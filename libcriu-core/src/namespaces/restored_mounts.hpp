@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// Making the mounts of a tree again, in a mount namespace that this process has for itself already.
+#pragma once
+
+#include <set>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "namespaces/mounts.hpp"
+#include "restore_context.hpp"
+
+namespace criu::namespaces {
+
+class RestoredMounts {
+ public:
+  // Reads and checks them.
+  RestoredMounts(const RestoreContext&, std::uint32_t ns_id, bool own_pids);
+  // Puts them in the place of those that are there. A /proc can be mounted only by who lives among the pids that it
+  // shows: with a pid namespace of the tree's own those have to wait, and one of ours is there for so long.
+  void make();
+  void make_late();
+
+ private:
+  struct Made {
+    const images::mnt_entry* entry;
+    base::Fd fd;  // the root of the mount; empty: not made yet
+  };
+  Made* find(std::uint32_t id);
+  Made& find_root();
+  void note_late();
+  void make_root();
+  void make_all(bool late);
+  bool ready(const Made&);
+  base::Fd source_of(const Made&);
+  base::Fd made_anew(const images::mnt_entry&) const;
+  base::Fd external(const images::mnt_entry&) const;
+  void attach(Made&);
+  void restore_sharing();
+  void make_read_only();
+
+  const RestoreContext& context_;
+  bool own_pids_;
+  std::vector<images::mnt_entry> entries_;
+  std::vector<Made> mounts_;
+  std::set<std::uint32_t> late_, attached_;  // their ids
+};
+
+}  // namespace criu::namespaces

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// Mounts of a tree that has them for itself. That each is where it was, with its options and flags and the same
+// neighbours, is compared by the harness; the tests make them and look at what is in them.
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <string>
+
+#include "harness/live.hpp"
+
+using namespace live;
+
+namespace {
+
+constexpr const char* base = "/dev/shm/criu-live-mounts";  // in memory, and the tree's own in a container
+
+std::string place(const std::string& name) { return std::string(base) + "/" + name; }
+
+// A file system of our own to make mounts in, so that nothing of them stays anywhere.
+void own_mounts() {
+  if (!in_container()) {
+    REQUIRE(::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
+    REQUIRE(::mount("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") == 0);
+  }
+  REQUIRE(::mkdir(base, 0755) == 0);
+}
+
+void make_directory(const std::string& name) { REQUIRE(::mkdir(place(name).c_str(), 0755) == 0); }
+
+void write_text(const std::string& name, const std::string& text) { std::ofstream(place(name)) << text; }
+
+void mount_tmpfs(const std::string& name, unsigned long flags = 0, const char* options = nullptr) {
+  make_directory(name);
+  REQUIRE(::mount(name.c_str(), place(name).c_str(), "tmpfs", flags, options) == 0);
+}
+
+void bind(const std::string& from, const std::string& to, unsigned long flags = 0) {
+  REQUIRE(::mount(place(from).c_str(), place(to).c_str(), nullptr, MS_BIND, nullptr) == 0);
+  if (flags != 0) {
+    REQUIRE(::mount(nullptr, place(to).c_str(), nullptr, MS_REMOUNT | MS_BIND | flags, nullptr) == 0);
+  }
+}
+
+void set_propagation(const std::string& name, unsigned long type) {
+  REQUIRE(::mount(nullptr, place(name).c_str(), nullptr, type, nullptr) == 0);
+}
+
+bool is_there(const std::string& name) { return ::access(place(name).c_str(), F_OK) == 0; }
+
+}  // namespace
+
+LIVE_TEST("mounts: a tmpfs with all that can be in it") {
+  own_mounts();
+  mount_tmpfs("full", MS_NOSUID | MS_NOATIME, "size=10m,nr_inodes=1000,mode=750,uid=7,gid=8");
+  write_text("full/file", "contents");
+  REQUIRE(::chown(place("full/file").c_str(), 1001, 1002) == 0 && ::chmod(place("full/file").c_str(), 04711) == 0);
+  REQUIRE(::link(place("full/file").c_str(), place("full/second").c_str()) == 0);
+  REQUIRE(::symlink("nowhere/at all", place("full/link").c_str()) == 0);
+  REQUIRE(::mkfifo(place("full/fifo").c_str(), 0600) == 0 && ::chmod(place("full/fifo").c_str(), 0620) == 0);
+  REQUIRE(::mknod(place("full/device").c_str(), S_IFCHR | 0600, makedev(1, 5)) == 0);
+  REQUIRE(::setxattr(place("full/file").c_str(), "trusted.mark", "of ours", 7, 0) == 0);
+  make_directory("full/deep");
+  write_text("full/deep/" + std::string(200, 'n'), "long name");
+  const int sparse = ::open(place("full/sparse").c_str(), O_RDWR | O_CREAT, 0600);
+  REQUIRE(sparse >= 0 && ::ftruncate(sparse, 1L << 30) == 0 && ::pwrite(sparse, "end", 3, (1L << 30) - 3) == 3);
+  const timespec times[] = {{1000000000, 123456789}, {1100000000, 987654321}};
+  REQUIRE(::utimensat(AT_FDCWD, place("full/file").c_str(), times, 0) == 0);
+  const int held = ::open(place("full/file").c_str(), O_RDONLY);
+  REQUIRE(held >= 0);
+  checkpoint_here();
+  CHECK_EQ(read_text(place("full/second")), "contents");
+  struct stat file {
+  }, second{}, other{};
+  CHECK_EQ(::fstat(held, &file), 0);
+  CHECK_EQ(::stat(place("full/second").c_str(), &second), 0);
+  CHECK(file.st_ino == second.st_ino && file.st_nlink == 2);
+  CHECK(file.st_uid == 1001 && file.st_gid == 1002 && (file.st_mode & 07777) == 04711);
+  CHECK(file.st_mtim.tv_sec == times[1].tv_sec && file.st_mtim.tv_nsec == times[1].tv_nsec);
+  char text[32] = {};
+  CHECK_EQ(::readlink(place("full/link").c_str(), text, sizeof text - 1), 14);
+  CHECK_EQ(std::string(text), "nowhere/at all");
+  CHECK(::lstat(place("full/fifo").c_str(), &other) == 0 && S_ISFIFO(other.st_mode) && (other.st_mode & 0777) == 0620);
+  CHECK(::lstat(place("full/device").c_str(), &other) == 0 && other.st_rdev == makedev(1, 5));
+  char mark[8] = {};
+  CHECK_EQ(::getxattr(place("full/file").c_str(), "trusted.mark", mark, sizeof mark), 7);
+  CHECK_EQ(std::string(mark), "of ours");
+  CHECK_EQ(read_text(place("full/deep/" + std::string(200, 'n'))), "long name");
+  CHECK(::fstat(sparse, &other) == 0 && other.st_size == 1L << 30 && other.st_blocks < 100);
+  CHECK(::pread(sparse, mark, 3, (1L << 30) - 3) == 3 && std::string(mark, 3) == "end");
+  CHECK(::stat(place("full").c_str(), &other) == 0 && other.st_uid == 7 && other.st_gid == 8);
+  CHECK_EQ(other.st_mode & 07777, 0750U);
+}
+
+LIVE_TEST("mounts: on mounts, over mounts, and below one that covers them") {
+  own_mounts();
+  mount_tmpfs("outer");
+  mount_tmpfs("outer/inner");
+  write_text("outer/inner/file", "inner");
+  make_directory("outer/covered");
+  write_text("outer/covered/file", "below");
+  mount_tmpfs("outer/covered/deeper");
+  write_text("outer/covered/deeper/file", "deeper");
+  REQUIRE(::mount("cover", place("outer/covered").c_str(), "tmpfs", 0, nullptr) == 0);
+  write_text("outer/covered/file", "above");
+  checkpoint_here();
+  CHECK_EQ(read_text(place("outer/inner/file")), "inner");
+  CHECK_EQ(read_text(place("outer/covered/file")), "above");
+  CHECK_EQ(::umount2(place("outer/covered").c_str(), 0), 0);
+  CHECK_EQ(read_text(place("outer/covered/file")), "below");
+  CHECK_EQ(read_text(place("outer/covered/deeper/file")), "deeper");
+}
+
+LIVE_TEST("mounts: bound directories and files, read-only and with flags of their own") {
+  own_mounts();
+  mount_tmpfs("whole");
+  make_directory("whole/part");
+  write_text("whole/part/file", "shown");
+  make_directory("part");
+  write_text("one", "hidden");
+  bind("whole/part", "part", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME);
+  bind("whole/part/file", "one", MS_RDONLY);
+  checkpoint_here();
+  CHECK_EQ(read_text(place("one")), "shown");
+  write_text("whole/part/file", "changed");
+  CHECK_EQ(read_text(place("one")), "changed");
+  CHECK_EQ(read_text(place("part/file")), "changed");
+  CHECK(::open(place("part/new").c_str(), O_CREAT | O_WRONLY, 0600) < 0 && errno == EROFS);
+}
+
+LIVE_TEST("mounts: peers, slaves, slaves with peers of their own, and private ones") {
+  own_mounts();
+  mount_tmpfs("source");
+  set_propagation("source", MS_SHARED);
+  make_directory("source/point");
+  make_directory("source/part");
+  make_directory("source/part/point");
+  for (const char* name : {"peer", "slave", "both", "peer-of-both", "private", "part"}) {
+    make_directory(name);
+  }
+  bind("source", "peer");
+  bind("source", "slave");
+  set_propagation("slave", MS_SLAVE);
+  bind("slave", "both");
+  set_propagation("both", MS_SHARED);
+  bind("both", "peer-of-both");
+  bind("source", "private");
+  set_propagation("private", MS_PRIVATE);
+  bind("source/part", "part");
+  checkpoint_here();
+  REQUIRE(::mount("new", place("peer/point").c_str(), "tmpfs", 0, nullptr) == 0);
+  write_text("source/point/file", "");
+  for (const char* name : {"peer", "slave", "both", "peer-of-both"}) {
+    CHECK(is_there(name + std::string("/point/file")));
+  }
+  CHECK(!is_there("private/point/file"));
+  REQUIRE(::mount("new", place("part/point").c_str(), "tmpfs", 0, nullptr) == 0);
+  write_text("source/part/point/file", "");
+  CHECK(is_there("both/part/point/file"));
+  REQUIRE(::mount("new", place("both/part").c_str(), "tmpfs", 0, nullptr) == 0);
+  write_text("both/part/file", "");
+  CHECK(is_there("peer-of-both/part/file") && !is_there("slave/part/file") && !is_there("source/part/file"));
+}
+
+LIVE_TEST("mounts: file systems of the kernel, read-only as a whole or with options") {
+  own_mounts();
+  mount_tmpfs("sealed", 0, "size=1m");
+  write_text("sealed/file", "kept");
+  REQUIRE(::mount(nullptr, place("sealed").c_str(), nullptr, MS_REMOUNT | MS_RDONLY, nullptr) == 0);
+  make_directory("pts");
+  REQUIRE(::mount("pts", place("pts").c_str(), "devpts", 0, "newinstance,mode=0600,ptmxmode=0640") == 0);
+  make_directory("queues");
+  REQUIRE(::mount("queues", place("queues").c_str(), "mqueue", MS_NOEXEC, nullptr) == 0);
+  make_directory("proc");
+  REQUIRE(::mount("proc", place("proc").c_str(), "proc", MS_NOSUID, "hidepid=invisible") == 0);
+  checkpoint_here();
+  CHECK_EQ(read_text(place("sealed/file")), "kept");
+  CHECK(::open(place("sealed/new").c_str(), O_CREAT | O_WRONLY, 0600) < 0 && errno == EROFS);
+  CHECK_EQ(::access(place("pts/ptmx").c_str(), F_OK), 0);
+  CHECK(read_text(place("proc/self/status")).find("Name:") == 0);
+}
+
+LIVE_TEST("mounts: working directory and files on mounts of the tree's own, one that is deleted") {
+  own_mounts();
+  mount_tmpfs("work");
+  write_text("work/file", "0123456789");
+  const int file = ::open(place("work/file").c_str(), O_RDWR);
+  const int gone = ::open(place("work/gone").c_str(), O_RDWR | O_CREAT, 0600);
+  REQUIRE(file >= 0 && gone >= 0 && ::write(gone, "ghost", 5) == 5 && ::unlink(place("work/gone").c_str()) == 0);
+  REQUIRE(::lseek(file, 5, SEEK_SET) == 5 && ::chdir(place("work").c_str()) == 0);
+  checkpoint_here();
+  char text[6] = {};
+  CHECK(::read(file, text, 5) == 5 && std::string(text) == "56789");
+  CHECK(::pread(gone, text, 5, 0) == 5 && std::string(text) == "ghost");
+  CHECK_EQ(::access("file", F_OK), 0);
+  CHECK(!is_there("work/gone"));
+}
+
+LIVE_TEST("mounts: one that is left out",
+          {.dump = {"--skip-mnt", "/dev/shm/criu-live-mounts/left"}, .not_dry = true, .ignore = {"mounts"}}) {
+  own_mounts();
+  mount_tmpfs("left");
+  mount_tmpfs("left/on it");
+  mount_tmpfs("kept");
+  write_text("left/file", "");
+  write_text("kept/file", "");
+  checkpoint_here();
+  CHECK(is_there("left") && !is_there("left/file") && is_there("kept/file"));
+}
+
+LIVE_TEST("mounts: what is shown was deleted", {.dump_fails = "what is mounted there has been deleted"}) {
+  own_mounts();
+  mount_tmpfs("whole");
+  make_directory("whole/doomed");
+  make_directory("shown");
+  bind("whole/doomed", "shown");
+  REQUIRE(::rmdir(place("whole/doomed").c_str()) == 0);
+  checkpoint_here();
+}
+
+LIVE_TEST("mounts: contents that others cover, one upon the other") {
+  own_mounts();
+  mount_tmpfs("place");
+  write_text("place/file", "1");
+  mount_tmpfs("place/deep");
+  write_text("place/deep/file", "2");
+  REQUIRE(::mount("over", place("place/deep").c_str(), "tmpfs", 0, nullptr) == 0);
+  write_text("place/deep/file", "3");
+  REQUIRE(::mount("over", place("place").c_str(), "tmpfs", 0, nullptr) == 0);
+  write_text("place/file", "4");
+  mount_tmpfs("place/deep");
+  write_text("place/deep/file", "5");
+  REQUIRE(::mount("over", place("place").c_str(), "tmpfs", 0, nullptr) == 0);
+  checkpoint_here();
+  CHECK(!is_there("place/file"));
+  CHECK_EQ(::umount2(place("place").c_str(), 0), 0);
+  CHECK_EQ(read_text(place("place/file")) + read_text(place("place/deep/file")), "45");
+  CHECK_EQ(::umount2(place("place").c_str(), MNT_DETACH), 0);
+  CHECK_EQ(read_text(place("place/file")) + read_text(place("place/deep/file")), "13");
+  CHECK_EQ(::umount2(place("place/deep").c_str(), 0), 0);
+  CHECK_EQ(read_text(place("place/deep/file")), "2");
+}
+
+LIVE_TEST("mounts: a part of what is not mounted whole", {.dump_fails = "of a file system that is not mounted whole"}) {
+  own_mounts();
+  mount_tmpfs("whole");
+  make_directory("whole/part");
+  make_directory("shown");
+  bind("whole/part", "shown");
+  REQUIRE(::umount2(place("whole").c_str(), MNT_DETACH) == 0);
+  checkpoint_here();
+}
+
+LIVE_TEST("mounts: one from outside that the restore is not told of",
+          {.dump = {"--external", "mnt[/dev/shm/criu-live-mounts/given]:theirs"},
+           .restore_fails = "--external mnt[theirs]:PATH says what to take for it"}) {
+  own_mounts();
+  mount_tmpfs("given");
+  checkpoint_here();
+}
