@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // Kills criu-cli at points spread over a dump, and over a restore. Whenever it happens, a dumped tree goes on unharmed,
 // and a restored one is there as a whole or not at all.
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -165,12 +167,12 @@ class Killing {
   // What a complete one takes bounds the moments at which the others are killed.
   void over_dump() {
     must_succeed(dump_arguments("whole", true));
-    const auto whole = median([&] { must_succeed(dump_arguments("whole", true)); });
+    auto whole = median([&] { must_succeed(dump_arguments("whole", true)); });
     const auto before = worker_.maps();
     int cut_short = 0;
     for (int point = 0; point < points_; ++point) {
       const auto when = "dump killed at point " + std::to_string(point);
-      const auto status = run_until(dump_arguments("cut", false), moment(whole, point));
+      const auto status = run_until(dump_arguments("cut", false), point, whole);
       cut_short += WIFSIGNALED(status) ? 1 : 0;
       go_on_after_dump(status, when);
       count_leftovers(before, when);
@@ -187,7 +189,7 @@ class Killing {
   void over_restore() {
     must_succeed(dump_arguments("images", false));
     gone_after_dump("the dump");
-    const auto whole = median([&] {
+    auto whole = median([&] {
       must_succeed(restore_arguments("images"));
       worker_.end();
     });
@@ -196,7 +198,7 @@ class Killing {
     int cut_short = 0, there = 0;
     for (int point = 0; point < points_; ++point) {
       const auto when = "restore killed at point " + std::to_string(point);
-      const auto status = run_until(restore_arguments("images"), moment(whole, point));
+      const auto status = run_until(restore_arguments("images"), point, whole);
       cut_short += WIFSIGNALED(status) ? 1 : 0;
       there += all_or_nothing(status, when) ? 1 : 0;
       for (const auto& file : listing()) {
@@ -257,7 +259,6 @@ class Killing {
     return took[took.size() / 2];
   }
 
-  // A machine that got much faster since the measurement would let nearly all of them end.
   void must_have_cut(int cut_short) const {
     if (cut_short < points_ / 2) {
       throw Failure{"only " + std::to_string(cut_short) + " of " + std::to_string(points_) + " were cut short"};
@@ -267,15 +268,18 @@ class Killing {
   // A little beyond the end: a run may take longer than the measured ones.
   microseconds moment(microseconds whole, int point) const { return whole * 115 * point / (100 * points_); }
 
-  // Starts it, and kills it after a while; its wait status.
-  int run_until(const std::vector<std::string>& arguments, microseconds after) const {
-    timespec until{};
-    ::clock_gettime(CLOCK_MONOTONIC, &until);
+  // Starts it, and kills it after a while; its wait status. What one took that ended before corrects what a whole one
+  // is taken to last: the machine may have more or less to do than when that was measured.
+  int run_until(const std::vector<std::string>& arguments, int point, microseconds& whole) const {
+    const auto from = Clock::now();
+    const auto until = from + moment(whole, point);
     const pid_t pid = live::start(arguments, scratch_ + "/output");
-    const auto nanoseconds = until.tv_nsec + after.count() * 1000;
-    until.tv_sec += nanoseconds / 1'000'000'000;
-    until.tv_nsec = nanoseconds % 1'000'000'000;
-    while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == EINTR) {
+    const base::Fd pidfd(static_cast<int>(base::check(::syscall(SYS_pidfd_open, pid, 0), "pidfd_open")));
+    pollfd ended{pidfd.get(), POLLIN, 0};
+    const auto left = std::max<long long>(0, std::chrono::nanoseconds(until - Clock::now()).count());
+    const timespec pause{left / 1'000'000'000, left % 1'000'000'000};
+    if (::ppoll(&ended, 1, &pause, nullptr) == 1) {
+      whole = (3 * whole + std::chrono::duration_cast<microseconds>(Clock::now() - from)) / 4;
     }
     ::kill(pid, SIGKILL);
     int status = 0;
