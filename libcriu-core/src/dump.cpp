@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "action_scripts.hpp"
 #include "files/io_uring.hpp"
@@ -18,6 +19,7 @@
 #include "namespaces/uts.hpp"
 #include "outside.hpp"
 #include "plugins.hpp"
+#include "sockets/guard.hpp"
 #include "sockets/keepers.hpp"
 #include "stats.hpp"
 #include "task/dump.hpp"
@@ -207,22 +209,29 @@ void dump(const Options& options) {
   run_scripts(options, Event::pre_dump, scripts);
   Plugins loaded(options, CR_PLUGIN_STAGE__DUMP, images.fd());
   const namespaces::Home home(options.tree);
+  std::optional<sockets::Guard> guard(options.tree);
   const auto result = home.visit(
       [&](pid_t root) {
         auto there = options;
         there.tree = root;
         return dump_tree(there, home, images).SerializeAsString();
       },
-      [&](const outside::Errand& errand) {
-        if (errand.kind == outside::Errand::Kind::event) {
-          run_scripts(options, static_cast<Event>(errand.value), scripts);
+      [&](const outside::Request& request) {
+        using Kind = outside::Errand::Kind;
+        if (request.errand.kind == Kind::connections) {
+          return guard->serve(request);
+        }
+        if (request.errand.kind == Kind::event) {
+          run_scripts(options, static_cast<Event>(request.errand.value), scripts);
         } else {
           home.kill_root();
         }
+        return std::string();
       });
   if (options.final_state == FinalState::killed) {
     home.await_end();
   }
+  guard.reset();
   images::dump_stats_entry stats;
   stats.ParseFromString(result);
   finish_stats(options, stats);

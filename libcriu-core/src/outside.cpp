@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +31,7 @@ struct Head {
   Kind kind;
   Errand errand;  // of a script's failure: the event
   std::int32_t code = 0;
+  std::uint64_t data = 0, size = 0;  // what comes with an errand: where in the memory of the deputy it is
 };
 
 struct Packet {
@@ -132,13 +134,24 @@ std::string ending_of(pid_t pid) {
   return WIFSIGNALED(status) ? "signal " + std::to_string(WTERMSIG(status)) : std::to_string(WEXITSTATUS(status));
 }
 
-// It may be what the deputy died of.
-template <typename Do>
-void answer(int fd, Do errand) {
+std::string data_of(pid_t deputy, const Head& head) {
+  std::string data(head.size, '\0');
+  const iovec here{data.data(), data.size()};
+  const iovec there{reinterpret_cast<void*>(head.data), data.size()};
+  if (!data.empty() && ::process_vm_readv(deputy, &here, 1, &there, 1, 0) != static_cast<ssize_t>(data.size())) {
+    throw Error("read what came with an errand", {}, errno);
+  }
+  return data;
+}
+
+// The errand may be what the deputy died of.
+void answer(int fd, pid_t deputy, const Head& head, const Serve& serve) {
   try {
-    if (telling_errors(fd, errand)) {
-      send(fd, {.kind = Kind::done, .errand = {}}, {});
-    }
+    telling_errors(fd, [&] {
+      const base::Fd from(static_cast<int>(check(::syscall(SYS_pidfd_open, deputy, 0), "open a pidfd of the deputy")));
+      const auto answered = serve(Request(head.errand, data_of(deputy, head), from.get()));
+      send(fd, {.kind = Kind::done, .errand = {}}, answered);
+    });
   } catch (const Error& error) {
     if (error.code() != EPIPE) {
       throw;
@@ -156,7 +169,7 @@ std::string serve(int fd, pid_t deputy, const Serve& serve) {
     }
     switch (packet->head.kind) {
       case Kind::errand:
-        answer(fd, [&] { serve(packet->head.errand); });
+        answer(fd, deputy, packet->head, serve);
         break;
       case Kind::failure:
       case Kind::script_failure:
@@ -199,12 +212,24 @@ std::string depute(const std::function<pid_t()>& fork, const Work& work, const S
   return serve(here.get(), deputy, serve_errand);
 }
 
-void ask(const Errand& errand) {
-  if (outside_fd < 0) {
-    (*served_by)(errand);
-    return;
+int Request::descriptor(int fd) const {
+  if (from_ < 0) {
+    return fd;
   }
-  send(outside_fd, {.kind = Kind::errand, .errand = errand}, {});
+  copies_.emplace_back(static_cast<int>(check(::syscall(SYS_pidfd_getfd, from_, fd, 0), "fetch a descriptor")));
+  return copies_.back().get();
+}
+
+std::string ask(const Errand& errand, std::string_view data) {
+  if (outside_fd < 0) {
+    return (*served_by)(Request(errand, std::string(data), -1));
+  }
+  send(outside_fd,
+       {.kind = Kind::errand,
+        .errand = errand,
+        .data = reinterpret_cast<std::uint64_t>(data.data()),
+        .size = data.size()},
+       {});
   const auto answer = receive(outside_fd);
   if (!answer) {
     throw Error("cannot go on", "the process outside of the tree's namespaces is gone", 0);
@@ -212,6 +237,7 @@ void ask(const Errand& errand) {
   if (answer->head.kind != Kind::done) {
     throw_error(*answer);
   }
+  return answer->text;
 }
 
 void part(const std::string& result) {

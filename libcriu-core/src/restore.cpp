@@ -69,6 +69,7 @@ void bring_to_life(RestoreContext& context, task::Master& master, task::Handover
   }
   context.objects.terminals.hand_over(context);
   context.objects.inherited.let_go();
+  outside::ask({outside::Errand::Kind::unlock, 0});
   silence.end();
   handover.release(context.options.final_state == FinalState::stopped);
 }
@@ -95,7 +96,7 @@ pid_t restore(const Options& options) {
   namespaces::RestoredIpc ipc(context);
   namespaces::RestoredHome home(context, ipc);
   files::prepare(context);
-  sockets::Silence silence(context);  // until the tasks run, nobody answers for their connections
+  sockets::Silence silence(context, home);  // until the tasks run, nobody answers for their connections
   task::Handover handover(checkpoint, family.regions);
 
   const Stopwatch forking;
@@ -119,12 +120,17 @@ pid_t restore(const Options& options) {
   }
   home.work_there(
       root, [&] { bring_to_life(context, master, handover, home, ipc, silence, forking); },
-      [&](const outside::Errand& errand) {
-        if (errand.kind == outside::Errand::Kind::event) {
-          announce(static_cast<Event>(errand.value));
+      [&](const outside::Request& request) {
+        using Kind = outside::Errand::Kind;
+        if (request.errand.kind == Kind::event) {
+          announce(static_cast<Event>(request.errand.value));
+        } else if (request.errand.kind == Kind::unlock) {
+          const namespaces::RestoredHome::Outside outside(home);
+          silence.unlock();
         } else {
-          master.open(static_cast<restorer::Stage>(errand.value));
+          master.open(static_cast<restorer::Stage>(request.errand.value));
         }
+        return std::string();
       });
   master.disown();
   ipc.keep();

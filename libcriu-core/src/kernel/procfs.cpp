@@ -202,6 +202,8 @@ Status parse_status(const std::string& text) {
       status.ns_pgid = numbers<pid_t>(line);
     } else if (line.accept("NSsid:")) {
       status.ns_sid = numbers<pid_t>(line);
+    } else if (line.accept("SigPnd:") || line.accept("ShdPnd:")) {
+      status.signals_pending |= line.need<std::uint64_t>(16);
     } else if (line.accept("SigBlk:")) {
       status.signals_blocked = line.need<std::uint64_t>(16);
     } else if (line.accept("VmLck:")) {

@@ -67,7 +67,8 @@ struct Status {
   std::vector<pid_t> ns_pid;  // in each pid namespace, the outermost first
   std::vector<pid_t> ns_pgid, ns_sid;
   std::uint64_t signals_blocked = 0;
-  std::uint64_t locked = 0;  // VmLck, KiB
+  std::uint64_t signals_pending = 0;  // for the thread or the process
+  std::uint64_t locked = 0;           // VmLck, KiB
 };
 Status parse_status(const std::string& text);
 

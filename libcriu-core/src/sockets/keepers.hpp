@@ -7,6 +7,8 @@
 // connections must fall silent for good, has no moment that is too early or too late: earlier, and a dump that is
 // killed would leave a tree that cannot talk; later, and the kernel would tell the peers that they are closed. Whether
 // the tree is gone decides.
+//
+// This is the side of who copies; the other one is sockets/guard.
 #pragma once
 
 #include <sys/types.h>
@@ -17,9 +19,12 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "sockets/network_lock.hpp"
 #include "sockets/tcp_saved.hpp"  // before <signal.h>, where a name of the images is a macro
 
 namespace criu::sockets {
+
+struct Line;
 
 // A connection, and where it is open.
 struct Met {
@@ -30,16 +35,21 @@ struct Met {
 
 class Keepers {
  public:
-  // `lock` may be nullptr. `silent`: the tree is to be killed, so that its connections end without a packet; one that
-  // is stopped keeps its sockets. `name` and `owner` are those of the lock that stays.
-  Keepers(pid_t root, NetworkLock* lock, bool silent, std::string name, std::string owner);
+  // Chooses the method of the lock. `silent`: the tree is to be killed, so that its connections end without a packet;
+  // one that is stopped keeps its sockets. `name` is that of the lock that stays.
+  Keepers(NetworkLockMethod wanted, const std::vector<Connection>&, bool silent, const std::string& name);
   // Without complete(): nothing happens.
   ~Keepers();
   Keepers(const Keepers&) = delete;
   Keepers& operator=(const Keepers&) = delete;
 
+  NetworkLockMethod method() const { return method_; }
   // One more process, for these connections; a copy of each is in `sockets`.
   void add(std::span<const Met>, const std::vector<base::Fd>& sockets);
+  // Locks all connections, once there are processes for the first of them.
+  void engage();
+  // The tables that iptables made for it.
+  unsigned tables() const { return tables_; }
 
   // As long as this lives, one of the connections that were added last is being copied. The options are those that a
   // look into it changes.
@@ -60,19 +70,14 @@ class Keepers {
   void complete();
 
  private:
-  struct Line;
-  struct Keeper;
-  [[noreturn]] void keep(Line& line, std::span<const Met>, const std::vector<base::Fd>& sockets);
-  void take_over(const Line& line, std::span<const Met>, const std::vector<base::Fd>& sockets);
-  void fall_silent(std::span<const Met>, const std::vector<base::Fd>& sockets);
-  void dismiss(bool gone);
+  struct Unmap {
+    void operator()(Line*) const;
+  };
+  void hang_up(bool gone);
 
-  pid_t root_;
-  base::Fd tree_;  // its pidfd
-  NetworkLock* lock_;
-  bool silent_;
-  std::string name_, owner_;
-  std::vector<Keeper> keepers_;
+  NetworkLockMethod method_;
+  unsigned tables_ = 0;
+  std::vector<std::unique_ptr<Line, Unmap>> lines_;
 };
 
 }  // namespace criu::sockets

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -100,8 +101,19 @@ struct NetworkLock::Impl {
   bool engaged = false, left = false;
 };
 
+namespace {
+
+// Of this process alone: others in other pid namespaces may have its pid, in the same network. iptables takes 28 bytes.
+std::string own_name() {
+  struct stat pids {};
+  base::check(::stat("/proc/self/ns/pid", &pids), "look at the own pid namespace");
+  return fmt::format("CRIU-for-{}-{}", ::getpid(), pids.st_ino);
+}
+
+}  // namespace
+
 NetworkLock::NetworkLock(NetworkLockMethod method, std::vector<Connection> connections)
-    : impl_(new Impl{method, std::move(connections), fmt::format("CRIU-for-{}", ::getpid())}) {
+    : impl_(new Impl{method, std::move(connections), own_name()}) {
   if (method == NetworkLockMethod::nftables) {
     impl_->nft = std::make_unique<Nft>();
   } else if (method == NetworkLockMethod::iptables) {
@@ -140,6 +152,13 @@ void NetworkLock::end_for_owner() {
   if (impl_->use != nullptr) {
     impl_->use->await_owner();
     impl_->use->unlock(impl_->connections, impl_->left);
+  }
+}
+
+void NetworkLock::hand_over() {
+  if (impl_->use != nullptr) {
+    impl_->use->is_kept();
+    impl_->engaged = false;
   }
 }
 

@@ -48,6 +48,8 @@ class NetworkLock {
   // however far it came: in place of its destructor.
   void is_kept();
   void end_for_owner();
+  // In who still lives: the other process is to end it.
+  void hand_over();
   // The tables that iptables made for it, to be given to remove_lock.
   unsigned tables() const;
 

@@ -9,6 +9,7 @@
 
 #include "files/kind.hpp"
 #include "log.hpp"
+#include "namespaces/restored_home.hpp"
 #include "restore_context.hpp"
 #include "sockets/call.hpp"
 #include "sockets/diag.hpp"
@@ -18,11 +19,15 @@ namespace criu::sockets {
 
 using base::check;
 
-Silence::Silence(RestoreContext& context) : context_(context) {
+Silence::Silence(RestoreContext& context, const namespaces::RestoredHome& home) : context_(context), home_(home) {
   method_ = static_cast<NetworkLockMethod>(context.checkpoint.inventory.network_lock_method());
   const auto ends = context.objects.tcp.ends();
   if (!ends.empty()) {
-    lock(ends);
+    {
+      // Among the mounts of the tree there need not be the programs for it.
+      const namespaces::RestoredHome::Outside outside(home_);
+      lock(ends);
+    }
     make_carried();
   }
 }
@@ -66,7 +71,12 @@ void Silence::make_carried() {
   }
 }
 
-Silence::~Silence() = default;
+Silence::~Silence() {
+  if (own_ != nullptr) {
+    const namespaces::RestoredHome::Outside outside(home_);
+    own_.reset();
+  }
+}
 
 void Silence::resume_in(pid_t pid, int fd, const images::inet_sk_entry& entry) {
   const auto what = fmt::format("fd {} of task {} (port {})", fd, pid, entry.src_port());
@@ -92,11 +102,14 @@ void Silence::resume(int fd, const images::inet_sk_entry& entry, const std::stri
   }
 }
 
-void Silence::end() {
+void Silence::unlock() {
   own_.reset();
   if (left_by_dump_) {
     remove_lock(method_, name_, context_.objects.tcp.ends(), context_.checkpoint.inventory.network_lock_tables());
   }
+}
+
+void Silence::end() {
   std::unordered_set<std::uint32_t> done;
   for (const auto& task : context_.checkpoint.tasks) {
     for (const auto& fd : task->fds) {

@@ -13,18 +13,24 @@ namespace criu {
 
 struct RestoreContext;
 
+namespace namespaces {
+class RestoredHome;
+}
+
 namespace sockets {
 
 class Silence {
  public:
   // Finds the lock that the dump left. Without it (another machine, a firewall that was loaded anew) there is one for
   // the time of the restore; that of the dump stays if the restore fails, so that it can be tried again.
-  explicit Silence(RestoreContext&);
+  Silence(RestoreContext&, const namespaces::RestoredHome&);
   ~Silence();
   Silence(const Silence&) = delete;
   Silence& operator=(const Silence&) = delete;
 
-  // The tasks are about to run: unlocks, and all connections go on.
+  // The tasks are about to run. Outside, where the lock was made; what the dump left is removed, too.
+  void unlock();
+  // Then all connections go on.
   void end();
 
  private:
@@ -34,6 +40,7 @@ class Silence {
   void resume(int fd, const images::inet_sk_entry&, const std::string& what);
 
   RestoreContext& context_;
+  const namespaces::RestoredHome& home_;
   NetworkLockMethod method_;
   std::string name_;
   bool left_by_dump_ = false;

@@ -59,18 +59,12 @@ void Connections::meet(const files::Description& description, const images::inet
 
 // From here on something of the connections would be left, if it were not for the keepers.
 void Connections::begin(const DumpContext& context) {
-  const auto root = context.options.tree;
-  method_ = choose_lock(context.options.network_lock);
-  if (method_ != NetworkLockMethod::skip) {
-    remove_stale_locks(method_, root);
-    lock_ = std::make_unique<NetworkLock>(method_, ends_);
-  }
-  keepers_ = std::make_unique<Keepers>(root, lock_.get(), context.options.final_state == FinalState::killed,
-                                       lock_name(context.run_id, root), lock_owner(root));
+  keepers_ =
+      std::make_unique<Keepers>(context.options.network_lock, ends_, context.options.final_state == FinalState::killed,
+                                lock_name(context.run_id, context.options.tree));
+  method_ = keepers_->method();
   fetch_from(0);
-  if (lock_ != nullptr) {
-    lock_->engage();
-  }
+  keepers_->engage();
 }
 
 void Connections::fetch_from(std::size_t index) {
@@ -107,7 +101,6 @@ void Connections::save(DumpContext& context, const files::Description& descripti
   if (++saved_ == met_.size()) {
     sockets_.clear();
     if (context.options.final_state == FinalState::running) {
-      lock_.reset();
       keepers_.reset();
     }
   }

@@ -35,7 +35,7 @@ class Connections {
 
   NetworkLockMethod method() const { return method_; }
   // The tables that iptables made for the lock.
-  unsigned lock_tables() const { return lock_ != nullptr ? lock_->tables() : 0; }
+  unsigned lock_tables() const { return keepers_ != nullptr ? keepers_->tables() : 0; }
   // Who sees to it that they fall silent with the tree; the lock for the restore is a part of that. nullptr: it goes
   // on.
   Keepers* keepers() { return keepers_.get(); }
@@ -48,7 +48,6 @@ class Connections {
   std::vector<Connection> ends_;
   std::unordered_map<std::uint32_t, std::size_t> known_;  // by the number of the socket
   NetworkLockMethod method_ = NetworkLockMethod::any;
-  std::unique_ptr<NetworkLock> lock_;
   std::unique_ptr<Keepers> keepers_;
   std::size_t first_ = 0;          // which of all the first copy is of,
   std::vector<base::Fd> sockets_;  // and the copies, as many as may be open at once

@@ -179,7 +179,7 @@ std::vector<std::string> obstacles(const Options& options) {
         }
         return text;
       },
-      [](const outside::Errand&) {});
+      [](const outside::Request&) { return std::string(); });
   std::vector<std::string> lines;
   for (std::size_t at = 0, end = 0; (end = all.find('\0', at)) != std::string::npos; at = end + 1) {
     lines.push_back(all.substr(at, end - at));
