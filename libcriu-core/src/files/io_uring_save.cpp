@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 #include <fcntl.h>
+#include <fdinfo.pb.h>  // before <signal.h>, whose macro has the name of a field of it
 #include <fmt/format.h>
 #include <io-uring.pb.h>
 #include <sys/mman.h>

@@ -135,15 +135,17 @@ const InetInfo* Diagnostics::find_inet(int family, int protocol, std::uint32_t i
     request.sdiag_family = static_cast<std::uint8_t>(family);
     request.sdiag_protocol = static_cast<std::uint8_t>(protocol);
     request.idiag_states = ~0U & ~(1U << time_wait | 1U << syn_received);
-    list<inet_diag_msg>(request, "internet sockets", [&](const inet_diag_msg& message, const kernel::Attributes& more) {
-      InetInfo info;
-      info.state = message.idiag_state;
-      info.shutdown = more.value<std::uint8_t>(INET_DIAG_SHUTDOWN).value_or(0);
-      info.received = message.idiag_rqueue;
-      info.backlog = message.idiag_wqueue;
-      std::copy(std::begin(message.id.idiag_dst), std::end(message.id.idiag_dst), info.peer.begin());
-      known->second.emplace(message.idiag_inode, info);
-    });
+    list<inet_diag_msg>(request, "internet sockets",
+                        [&sockets = known->second](const inet_diag_msg& message, const kernel::Attributes& more) {
+                          InetInfo info;
+                          info.state = message.idiag_state;
+                          info.shutdown = more.value<std::uint8_t>(INET_DIAG_SHUTDOWN).value_or(0);
+                          info.received = message.idiag_rqueue;
+                          info.backlog = message.idiag_wqueue;
+                          std::copy(std::begin(message.id.idiag_dst), std::end(message.id.idiag_dst),
+                                    info.peer.begin());
+                          sockets.emplace(message.idiag_inode, info);
+                        });
     if (protocol == IPPROTO_RAW && known->second.empty()) {
       known->second = listed_in(family == AF_INET ? "/proc/net/raw" : "/proc/net/raw6");  // there is no module for it
     }
