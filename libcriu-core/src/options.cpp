@@ -126,11 +126,27 @@ void set_file_validation(Options& options, const Given& given) {
   }
 }
 
+// "mnt[]", "mnt[]:m", "mnt[]:s": of what is behind the colon only the first letter counts.
+void find_mounts(Options& options, const Given& given) {
+  const auto letters = std::string_view(given.value).substr(std::string_view("mnt[]").size());
+  if (letters.starts_with(":m")) {
+    options.external_masters = true;
+  } else if (letters.starts_with(":s")) {
+    options.external_sharing = true;
+  } else if (!letters.empty()) {
+    throw UsageError("invalid argument for " + std::string(given.spelled), given.value, 0,
+                     "mnt[], mnt[]:m for external masters, or mnt[]:s for external sharing");
+  }
+  options.auto_mounts = true;
+}
+
 // Of the kinds of external resources only these are there yet.
 void add_external(Options& options, const Given& given) {
   const std::string_view value = given.value;
-  if (value.starts_with("unix[") || value.starts_with("tty[") || value.starts_with("file[") ||
-      (value.starts_with("mnt[") && !value.starts_with("mnt[]"))) {
+  if (value.starts_with("mnt[]")) {
+    find_mounts(options, given);
+  } else if (value.starts_with("unix[") || value.starts_with("tty[") || value.starts_with("file[") ||
+             value.starts_with("mnt[")) {
     options.external.emplace(value);
   } else {
     options.not_yet.insert("external");
@@ -142,11 +158,20 @@ void add_mount_map(Options& options, const Given& given) {
   const std::string_view value = given.value;
   const auto colon = value.rfind(':');
   if (value == "auto") {
-    options.not_yet.insert("ext-mount-map");
+    options.auto_mounts = true;
   } else if (colon == std::string_view::npos) {
     throw UsageError(std::string(given.spelled) + " wants KEY:VALUE", given.value, 0);
   } else {
     options.external.insert("mnt[" + std::string(value.substr(0, colon)) + "]:" + std::string(value.substr(colon + 1)));
+  }
+}
+
+void add_filesystems(Options& options, const Given& given) {
+  std::string_view names = given.value;
+  while (!names.empty()) {
+    const auto comma = names.find(',');
+    options.enable_fs.emplace(names.substr(0, comma));
+    names.remove_prefix(comma == std::string_view::npos ? names.size() : comma + 1);
   }
 }
 
@@ -245,7 +270,7 @@ constexpr OptionInfo table[] = {
   {"root", 'r', value, false, restore_command, "PATH", general, "the root of the restored mount namespace", text<&Options::root>},
   {"timeout", 0, value, false, dumps, "SECONDS", general, "how long freezing the tree may take (default: 10; 0: as long as it takes)", set_timeout},
   {"freeze-cgroup", 0, value, false, dumps, "PATH", general, "freeze the tree by its control group", nullptr},
-  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (so far: tty[RDEV:DEV], file[MNT:INODE], unix[INODE], mnt[POINT]:KEY, and at the restore mnt[KEY]:PATH)", add_external},
+  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (so far: tty[RDEV:DEV], file[MNT:INODE], unix[INODE], mnt[POINT]:KEY, at the restore mnt[KEY]:PATH, and mnt[])", add_external},
   {"empty-ns", 0, value, false, both, "net", general, "do not save the contents of the network namespace", nullptr},
   {"action-script", 0, value, false, every_command, "PATH", general, "run this at every stage", append<&Options::action_scripts>},
   {"display-stats", 0, none, true, both, nullptr, general, "print statistics at the end", flag<&Options::display_stats>},
@@ -289,11 +314,11 @@ constexpr OptionInfo table[] = {
   {"network-lock", 0, value, false, dump_command, "METHOD", files, "how connections are held meanwhile: nftables, iptables or skip (default: the first that is there)", set_network_lock},
   {"veth-pair", 0, value, false, restore_command, "IN=OUT", files, "the host's end of a veth device", nullptr},
 
-  {"ext-mount-map", 'M', value, false, both, "KEY:VAL", mounts, "the same as --external mnt[KEY]:VAL", add_mount_map},
-  {"enable-external-sharing", 0, none, false, both, nullptr, mounts, "accept external shared mounts", nullptr},
-  {"enable-external-masters", 0, none, false, both, nullptr, mounts, "accept external slave mounts", nullptr},
+  {"ext-mount-map", 'M', value, false, both, "KEY:VAL|auto", mounts, "the same as --external mnt[KEY]:VAL, or mnt[]", add_mount_map},
+  {"enable-external-sharing", 0, none, false, both, nullptr, mounts, "with auto: also mounts that share with the outside what is mounted on them", flag<&Options::external_sharing>},
+  {"enable-external-masters", 0, none, false, both, nullptr, mounts, "with auto: also mounts that hear of what is mounted outside", flag<&Options::external_masters>},
   {"skip-mnt", 0, value, false, dump_command, "PATH", mounts, "leave a mount out", append<&Options::skip_mnt>},
-  {"enable-fs", 0, value, false, both, "NAMES", mounts, "treat file systems as mountable", nullptr},
+  {"enable-fs", 0, value, false, both, "NAME,…|all", mounts, "file systems of these types can be mounted anew", add_filesystems},
 
   {"manage-cgroups", 0, maybe, false, both, "MODE", cgroups, "what to do with control groups (only ignore so far)", nullptr, "ignore"},
   {"cgroup-root", 0, value, false, both, "[CTRL:]PATH", cgroups, "where control groups start", nullptr},

@@ -47,6 +47,10 @@ struct Options {
   std::string pidfile;
   std::string root;                   // -r: what becomes the root of a restored mount namespace; empty: our own
   std::vector<std::string> skip_mnt;  // mount points that are left out
+  bool auto_mounts = false;           // mounts that are outside of the tree as well are external,
+  bool external_sharing = false;      // also those that share what is mounted on them with the outside,
+  bool external_masters = false;      // or hear of it from there
+  std::set<std::string> enable_fs;    // types of file systems that can be mounted anew; "all"
   bool shell_job = false;             // -j
   bool link_remap = false;
   std::uint64_t ghost_limit = 1 << 20;  // bytes, allocated

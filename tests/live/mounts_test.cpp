@@ -26,6 +26,7 @@ std::string place(const std::string& name) { return std::string(base) + "/" + na
 void own_mounts() {
   if (!in_container()) {
     REQUIRE(::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
+    ::umount2("/sys/kernel/tracing", MNT_DETACH);  // left out unless --enable-fs says otherwise
     REQUIRE(::mount("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") == 0);
   }
   REQUIRE(::mkdir(base, 0755) == 0);
@@ -261,5 +262,43 @@ LIVE_TEST("mounts: one from outside that the restore is not told of",
            .restore_fails = "--external mnt[theirs]:PATH says what to take for it"}) {
   own_mounts();
   mount_tmpfs("given");
+  checkpoint_here();
+}
+
+LIVE_TEST("mounts: one from outside, found there", {.dump = {"--external", "mnt[]"}, .restore = {"-M", "auto"}}) {
+  own_mounts();
+  make_directory("etc");
+  REQUIRE(::mount("/etc", place("etc").c_str(), nullptr, MS_BIND, nullptr) == 0);
+  REQUIRE(::mount(nullptr, place("etc").c_str(), nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY, nullptr) == 0);
+  checkpoint_here();
+  struct stat here {
+  }, there{};
+  CHECK(::stat(place("etc/passwd").c_str(), &here) == 0 && ::stat("/etc/passwd", &there) == 0);
+  CHECK(here.st_dev == there.st_dev && here.st_ino == there.st_ino);
+}
+
+LIVE_TEST("mounts: one found outside, and a restore that is not to look there",
+          {.dump = {"--external", "mnt[]"}, .restore_fails = "--external mnt[] takes it from the same place here: /"}) {
+  own_mounts();
+  make_directory("etc");
+  REQUIRE(::mount("/etc", place("etc").c_str(), nullptr, MS_BIND, nullptr) == 0);
+  checkpoint_here();
+}
+
+LIVE_TEST("mounts: a file system of a type that has to be named",
+          {.dump = {"--enable-fs", "tracefs,ramfs"}, .restore = {"--enable-fs", "all"}}) {
+  own_mounts();
+  make_directory("ram");
+  REQUIRE(::mount("memory", place("ram").c_str(), "ramfs", MS_NODEV, "mode=711") == 0);
+  checkpoint_here();
+  struct stat root {};
+  CHECK(::stat(place("ram").c_str(), &root) == 0 && (root.st_mode & 07777) == 0711);
+}
+
+LIVE_TEST("mounts: a file system of a type that has to be named and is not",
+          {.dump_fails = "--enable-fs ramfs tries to"}) {
+  own_mounts();
+  make_directory("ram");
+  REQUIRE(::mount("memory", place("ram").c_str(), "ramfs", 0, nullptr) == 0);
   checkpoint_here();
 }

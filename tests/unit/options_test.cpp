@@ -132,9 +132,20 @@ TEST_CASE("an external mount, in the words of today and of before") {
   const auto options = with({{"external", "mnt[/data]:key"}, {"ext-mount-map", "/with:colon:other"}});
   CHECK(options.external == std::set<std::string>{"mnt[/data]:key", "mnt[/with:colon]:other"});
   CHECK(refusal(options, restore_command).empty());
-  CHECK(refusal(with({{"external", "mnt[]:ms"}}), dump_command) == "--external: not supported by this version yet");
-  CHECK(refusal(with({{"ext-mount-map", "auto"}}), dump_command) ==
-        "--ext-mount-map: not supported by this version yet");
+}
+
+TEST_CASE("mounts that are to be found outside") {
+  for (const auto& found : {with({{"external", "mnt[]"}}), with({{"ext-mount-map", "auto"}})}) {
+    CHECK((found.auto_mounts && !found.external_sharing && !found.external_masters && found.external.empty()));
+  }
+  const auto masters = with({{"external", "mnt[]:ms"}});  // the first letter counts
+  CHECK((masters.auto_mounts && masters.external_masters && !masters.external_sharing));
+  CHECK(with({{"external", "mnt[]:s"}}).external_sharing);
+  CHECK(with({{"enable-external-sharing", nullptr}, {"enable-external-masters", nullptr}}).external_sharing);
+  CHECK_THROWS(with({{"external", "mnt[]:x"}}));
+  CHECK_THROWS(with({{"external", "mnt[]m"}}));
+  CHECK(with({{"enable-fs", "ext4,xfs"}, {"enable-fs", "fuse"}}).enable_fs ==
+        std::set<std::string>{"ext4", "fuse", "xfs"});
 }
 
 TEST_CASE("switching off, or asking for what happens anyway, is fine") {

@@ -80,11 +80,6 @@ bool parse_mount(std::string_view line, Mount& mount) {
   return !mount.point.empty();
 }
 
-int mount_id(int fd) {
-  struct statx info {};
-  return ::statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &info) == 0 ? static_cast<int>(info.stx_mnt_id) : -1;
-}
-
 // open_by_handle_at wants a descriptor that was opened for reading, which whoever watches the directory would notice,
 // or the current directory.
 class CurrentDirectory {
@@ -107,6 +102,11 @@ class CurrentDirectory {
 };
 
 }  // namespace
+
+int mount_id(int fd) {
+  struct statx info {};
+  return ::statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &info) == 0 ? static_cast<int>(info.stx_mnt_id) : -1;
+}
 
 bool is_below(std::string_view path, std::string_view directory) {
   return path.starts_with(directory) &&

@@ -27,6 +27,8 @@ struct Mount {
   std::string super_options;      // of the filesystem
   std::uint64_t autofs_pipe = 0;  // of an autofs: the inode of the pipe that its daemon reads
 };
+// Of what a descriptor leads to; -1: nobody knows.
+int mount_id(int fd);
 // Whether a path is that directory or leads into it.
 bool is_below(std::string_view path, std::string_view directory);
 std::vector<Mount> parse_mountinfo(std::string_view text);

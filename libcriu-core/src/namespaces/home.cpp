@@ -130,6 +130,7 @@ std::string Home::visit(const std::function<std::string(pid_t root)>& work, cons
   if (apart("mnt")) {
     struct stat devpts {};
     mount_sources_.outer_devpts = ::stat("/dev/pts", &devpts) == 0 ? devpts.st_dev : 0;
+    mount_sources_.outer.emplace();
     tarball::load();  // of our files, not theirs
   }
   const auto pids = root.open("ns/pid", O_RDONLY | O_CLOEXEC);

@@ -5,15 +5,18 @@
 #include <sys/types.h>
 
 #include <map>
+#include <optional>
 
 #include "base/fd.hpp"
 #include "kernel/procfs.hpp"
+#include "namespaces/outer_mounts.hpp"
 
 namespace criu::namespaces {
 
 struct MountSources {
   std::map<int, base::Fd> tmpfs;  // their roots, by the id of the mount
   dev_t outer_devpts = 0;         // the instance of /dev/pts where the dump was started
+  std::optional<OuterMounts> outer;
 };
 
 // While this process is in the very mount namespace. They show all that is in the file systems, whatever is mounted

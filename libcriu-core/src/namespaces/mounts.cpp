@@ -25,15 +25,16 @@ namespace {
 struct Filesystem {
   const char* name;
   images::fstype type;
-  bool made_anew;
+  bool single;
 };
 
+// Those that can be made anew.
 constexpr Filesystem filesystems[] = {
-    {"proc", images::PROC, true},         {"sysfs", images::SYSFS, true},     {"devtmpfs", images::DEVTMPFS, true},
-    {"tmpfs", images::TMPFS, true},       {"devpts", images::DEVPTS, true},   {"mqueue", images::MQUEUE, true},
-    {"cgroup", images::CGROUP, true},     {"cgroup2", images::CGROUP2, true}, {"securityfs", images::SECURITYFS, true},
-    {"debugfs", images::DEBUGFS, true},   {"pstore", images::PSTORE, true},   {"fusectl", images::FUSECTL, true},
-    {"overlay", images::OVERLAYFS, true},
+    {"proc", images::PROC, false},         {"sysfs", images::SYSFS, true},     {"devtmpfs", images::DEVTMPFS, true},
+    {"tmpfs", images::TMPFS, false},       {"devpts", images::DEVPTS, false},  {"mqueue", images::MQUEUE, true},
+    {"cgroup", images::CGROUP, false},     {"cgroup2", images::CGROUP2, true}, {"securityfs", images::SECURITYFS, true},
+    {"debugfs", images::DEBUGFS, true},    {"pstore", images::PSTORE, true},   {"fusectl", images::FUSECTL, true},
+    {"overlay", images::OVERLAYFS, false},
 };
 
 struct Word {
@@ -62,10 +63,18 @@ std::uint32_t take_flags(const std::string& options, const Word (&words)[Count],
   return flags;
 }
 
-const Filesystem* filesystem(const std::string& name) {
-  const auto* found = std::find_if(std::begin(filesystems), std::end(filesystems),
-                                   [&](const Filesystem& known) { return name == known.name; });
+template <typename Matches>
+const Filesystem* find_filesystem(Matches matches) {
+  const auto* found = std::find_if(std::begin(filesystems), std::end(filesystems), matches);
   return found == std::end(filesystems) ? nullptr : found;
+}
+
+const Filesystem* filesystem(const std::string& name) {
+  return find_filesystem([&](const Filesystem& known) { return name == known.name; });
+}
+
+const Filesystem* filesystem(std::uint32_t type) {
+  return find_filesystem([&](const Filesystem& known) { return known.type == static_cast<int>(type); });
 }
 
 // The key that --external mnt[POINT]:KEY gives; empty: none.
@@ -89,6 +98,8 @@ class Saver {
     for (const auto& mount : mounts_) {
       entries_.push_back(entry_of(mount));
     }
+    report_unused_keys();
+    find_outside();
     auto image = context_.images.create(image::type::mnts, ns_id);
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       check(mounts_[i], entries_[i]);
@@ -103,11 +114,16 @@ class Saver {
   // What the user does not want, what the format has no word for (trace files), and all that is mounted on these.
   void leave_out() {
     std::set<int> gone;
-    for (const auto& mount : mounts_) {
-      const auto& skip = context_.options.skip_mnt;
-      if (gone.contains(mount.parent) || mount.type == "tracefs" ||
-          std::find(skip.begin(), skip.end(), mount.point) != skip.end()) {
-        gone.insert(mount.id);
+    const auto& skip = context_.options.skip_mnt;
+    for (bool progress = true; progress;) {
+      progress = false;
+      for (const auto& mount : mounts_) {
+        const bool trace = mount.type == "tracefs" && !is_enabled(context_.options, mount.type);
+        if ((trace || gone.contains(mount.parent) || std::find(skip.begin(), skip.end(), mount.point) != skip.end()) &&
+            gone.insert(mount.id).second) {
+          progress = true;
+          LOG_INFO("Mount {} ({}) is left out", mount.point, mount.type);
+        }
       }
     }
     std::erase_if(mounts_, [&](const Mount& mount) { return gone.contains(mount.id); });
@@ -115,8 +131,7 @@ class Saver {
 
   images::mnt_entry entry_of(const Mount& mount) const {
     images::mnt_entry entry;
-    const auto* known = filesystem(mount.type);
-    entry.set_fstype(known != nullptr ? known->type : images::UNSUPPORTED);
+    set_type(mount.type, entry);
     entry.set_mnt_id(static_cast<std::uint32_t>(mount.id));
     entry.set_parent_mnt_id(static_cast<std::uint32_t>(mount.parent));
     entry.set_root_dev(mount.dev);
@@ -142,6 +157,67 @@ class Saver {
     return entry;
   }
 
+  void set_type(const std::string& type, images::mnt_entry& entry) const {
+    if (const auto* known = filesystem(type); known != nullptr) {
+      entry.set_fstype(known->type);
+    } else if (is_enabled(context_.options, type)) {
+      entry.set_fstype(images::AUTO);
+      entry.set_fsname(type);
+    } else {
+      entry.set_fstype(images::UNSUPPORTED);
+    }
+  }
+
+  // Most likely written wrong.
+  void report_unused_keys() const {
+    for (const auto& resource : context_.options.external) {
+      const auto end = resource.find(']');
+      const auto point = resource.starts_with("mnt[") ? resource.substr(4, end - 4) : "";
+      if (!point.empty() && std::none_of(entries_.begin(), entries_.end(),
+                                         [&](const images::mnt_entry& entry) { return entry.mountpoint() == point; })) {
+        LOG_WARN("--external {}: nothing is mounted at {} in the tree", resource, point);
+      }
+    }
+  }
+
+  // With --external mnt[]. What the kernel has but once can be had of it again.
+  void find_outside() {
+    for (std::size_t i = 0; context_.options.auto_mounts && i < entries_.size(); ++i) {
+      auto& entry = entries_[i];
+      const auto type = entry.fstype();
+      if (is_root(entry) || entry.has_ext_key() || is_single(type) || type == images::PROC || type == images::CGROUP) {
+        continue;
+      }
+      if (const auto path = sources_.outer->find(mounts_[i])) {
+        entry.set_ext_key(std::string(found_outside));
+        entry.set_source(path->substr(1));
+        check_sharing(mounts_[i], entry);
+      }
+    }
+  }
+
+  bool has_group(int group) const {
+    return std::any_of(mounts_.begin(), mounts_.end(), [group](const Mount& mount) { return mount.shared == group; });
+  }
+
+  // Which of its groups are outside, too, and whether that is allowed.
+  void check_sharing(const Mount& mount, images::mnt_entry& entry) {
+    const bool shares = mount.shared != 0 && sources_.outer->has_group(mount.shared);
+    entry.set_internal_sharing(mount.shared != 0 && !shares);
+    if (shares && !context_.options.external_sharing) {
+      obstacle(mount,
+               "what is mounted on it is mounted outside of the tree as well; --enable-external-sharing allows that");
+    }
+    if (!shares && mount.master != 0 && !has_group(mount.master)) {
+      if (!sources_.outer->has_group(mount.master)) {
+        entry.set_master_id(0);
+        LOG_WARN("Mount {}: where it hears of mounts from is neither in the tree nor here", mount.point);
+      } else if (!context_.options.external_masters) {
+        obstacle(mount, "it hears of what is mounted outside of the tree; --enable-external-masters allows that");
+      }
+    }
+  }
+
   std::uint32_t outer_devpts() const { return files::kernel_dev(sources_.outer_devpts); }
 
   void obstacle(const Mount& mount, std::string why) {
@@ -159,7 +235,9 @@ class Saver {
     if (mount.root.ends_with(deleted)) {
       obstacle(mount, "what is mounted there has been deleted; " + external);
     } else if (origin_of(entry, entries_) == nullptr && !is_made_anew(entry.fstype())) {
-      obstacle(mount, "this version cannot mount such a file system anew; " + external);
+      obstacle(mount, fmt::format("this version does not know how to mount such a file system anew; {}, --enable-fs {} "
+                                  "tries to",
+                                  external, mount.type));
     } else if (origin_of(entry, entries_) == nullptr && entry.root() != "/" && entry.fstype() == images::TMPFS) {
       obstacle(mount, "it shows a part of a file system that is not mounted whole; " + external);
     }
@@ -217,10 +295,20 @@ std::vector<std::string> options_in(const std::string& list) {
   return options;
 }
 
-bool is_made_anew(std::uint32_t fstype) {
-  return std::any_of(std::begin(filesystems), std::end(filesystems), [&](const Filesystem& known) {
-    return known.type == static_cast<int>(fstype) && known.made_anew;
-  });
+bool is_made_anew(std::uint32_t fstype) { return fstype == images::AUTO || filesystem(fstype) != nullptr; }
+
+bool is_enabled(const Options& options, const std::string& type) {
+  return options.enable_fs.contains(type) || options.enable_fs.contains("all");
+}
+
+bool is_single(std::uint32_t fstype) {
+  const auto* known = filesystem(fstype);
+  return known != nullptr && known->single;
+}
+
+std::string filesystem_name(const images::mnt_entry& mount) {
+  const auto* known = filesystem(mount.fstype());
+  return mount.fstype() == images::AUTO ? mount.fsname() : known != nullptr ? known->name : "";
 }
 
 const char* path_below(const images::mnt_entry& whole, const images::mnt_entry& part) {

@@ -13,6 +13,7 @@
 
 #include "base/error.hpp"
 #include "log.hpp"
+#include "namespaces/outer_mounts.hpp"
 #include "namespaces/tarball.hpp"
 
 namespace criu::namespaces {
@@ -99,45 +100,6 @@ std::uint64_t attributes_of(std::uint32_t flags) {
                                           : MOUNT_ATTR_RELATIME);
 }
 
-bool is_single(std::uint32_t fstype) {
-  constexpr images::fstype single[] = {images::SYSFS,   images::DEVTMPFS, images::MQUEUE,  images::CGROUP2,
-                                       images::DEBUGFS, images::PSTORE,   images::FUSECTL, images::SECURITYFS};
-  return std::find(std::begin(single), std::end(single), static_cast<images::fstype>(fstype)) != std::end(single);
-}
-
-const char* filesystem_name(std::uint32_t fstype) {
-  switch (fstype) {
-    case images::PROC:
-      return "proc";
-    case images::SYSFS:
-      return "sysfs";
-    case images::DEVTMPFS:
-      return "devtmpfs";
-    case images::TMPFS:
-      return "tmpfs";
-    case images::DEVPTS:
-      return "devpts";
-    case images::MQUEUE:
-      return "mqueue";
-    case images::CGROUP:
-      return "cgroup";
-    case images::CGROUP2:
-      return "cgroup2";
-    case images::SECURITYFS:
-      return "securityfs";
-    case images::DEBUGFS:
-      return "debugfs";
-    case images::PSTORE:
-      return "pstore";
-    case images::FUSECTL:
-      return "fusectl";
-    case images::OVERLAYFS:
-      return "overlay";
-    default:
-      return nullptr;
-  }
-}
-
 // Whether one of the layers of an overlay is on the other mount, or would be if it were there.
 bool has_layer_on(const images::mnt_entry& overlay, const images::mnt_entry& other) {
   const std::string options = overlay.options() + ",";
@@ -172,12 +134,8 @@ RestoredMounts::RestoredMounts(const RestoreContext& context, std::uint32_t ns_i
   for (const auto& entry : entries_) {
     mounts_.push_back({&entry, {}});
   }
-  // What is mounted below the point of a sibling would be out of reach once that is there.
-  std::stable_sort(mounts_.begin(), mounts_.end(), [](const Made& a, const Made& b) {
-    return a.entry->parent_mnt_id() == b.entry->parent_mnt_id() &&
-           a.entry->mountpoint().size() > b.entry->mountpoint().size();
-  });
   note_late();
+  open_outer_groups();
 }
 
 RestoredMounts::Made* RestoredMounts::find(std::uint32_t id) {
@@ -258,6 +216,7 @@ bool RestoredMounts::ready(const Made& made) {
   if (!attached(parent->entry->mnt_id())) {
     return false;
   }
+  // What is mounted below the point of a sibling would be out of reach once that is there.
   for (const auto& other : mounts_) {
     const auto& point = other.entry->mountpoint();
     if (&other != &made && other.entry->parent_mnt_id() == made.entry->parent_mnt_id() &&
@@ -293,25 +252,69 @@ void RestoredMounts::make_all(bool late) {
   }
 }
 
-base::Fd RestoredMounts::external(const images::mnt_entry& mount) const {
+std::string RestoredMounts::external_path(const images::mnt_entry& mount) const {
+  if (mount.ext_key() == found_outside) {
+    if (!context_.options.auto_mounts) {
+      throw Error("cannot restore", what_of(mount) + ": the dump has found it to come from outside", 0,
+                  "--external mnt[] takes it from the same place here: /" + mount.source());
+    }
+    return "/" + mount.source();
+  }
   const auto prefix = "mnt[" + mount.ext_key() + "]:";
   const auto found = context_.options.external.lower_bound(prefix);
   if (found == context_.options.external.end() || !found->starts_with(prefix)) {
     throw Error("cannot restore", fmt::format("{}: it was external, with the key {}", what_of(mount), mount.ext_key()),
                 0, fmt::format("--external mnt[{}]:PATH says what to take for it", mount.ext_key()));
   }
-  const auto path = found->substr(prefix.size());
+  return found->substr(prefix.size());
+}
+
+base::Fd RestoredMounts::external(const images::mnt_entry& mount) const {
+  const auto path = external_path(mount);
   return context_.internal(clone_of(AT_FDCWD, path.c_str(), path + " for " + what_of(mount)));
+}
+
+bool RestoredMounts::shares_outside(const images::mnt_entry& mount) const {
+  return mount.ext_key() == found_outside && mount.shared_id() != 0 && !mount.internal_sharing();
+}
+
+bool RestoredMounts::hears_outside(const images::mnt_entry& mount) const {
+  return mount.ext_key() == found_outside && mount.master_id() != 0 && !shares_outside(mount) &&
+         !has_group(mount.master_id());
+}
+
+bool RestoredMounts::has_group(std::uint32_t group) const {
+  return std::any_of(entries_.begin(), entries_.end(),
+                     [group](const auto& entry) { return entry.shared_id() == group; });
+}
+
+// As long as they are mounted where they are: what hangs nowhere has no groups to join.
+void RestoredMounts::open_outer_groups() {
+  for (const auto& entry : entries_) {
+    const bool shares = shares_outside(entry);
+    if (!shares && !hears_outside(entry)) {
+      continue;
+    }
+    if (!(shares ? context_.options.external_sharing : context_.options.external_masters)) {
+      throw Error("cannot restore", what_of(entry) + ": it shared mounts with what was outside", 0,
+                  shares ? "--enable-external-sharing does so again" : "--enable-external-masters does so again");
+    }
+    outer_groups_.emplace(entry.mnt_id(), context_.internal(open_mount_of(external_path(entry))));
+  }
 }
 
 base::Fd RestoredMounts::made_anew(const images::mnt_entry& mount) const {
   const auto what = what_of(mount);
-  const auto* type = filesystem_name(mount.fstype());
-  if (type == nullptr) {
+  const auto type = filesystem_name(mount);
+  if (type.empty()) {
     throw Error("not supported by this version", what + ": a file system of this kind, made anew", 0,
                 "--external or --skip-mnt at the dump does without it");
   }
-  Context context(type, what);
+  if (mount.fstype() == images::AUTO && !is_enabled(context_.options, type)) {
+    throw Error("cannot restore", fmt::format("{}: a {} is mounted only if asked for", what, type), 0,
+                "--enable-fs " + type + " does that");
+  }
+  Context context(type.c_str(), what);
   for (const auto& option : options_in(mount.options())) {
     const auto equals = option.find('=');
     if (equals != std::string::npos) {
@@ -361,8 +364,8 @@ void RestoredMounts::attach(Made& made) {
 // The first of a group, the one that shows most, is made shared (or hears of its masters); the others join it.
 void RestoredMounts::restore_sharing() {
   std::map<std::uint32_t, Made*> groups;
-  const auto join = [](const Made& from, const Made& to) {
-    check(::move_mount(from.fd.get(), "", to.fd.get(), "",
+  const auto join = [](int from, const Made& to) {
+    check(::move_mount(from, "", to.fd.get(), "",
                        MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH | MOVE_MOUNT_SET_GROUP),
           "share", what_of(*to.entry));
   };
@@ -381,17 +384,23 @@ void RestoredMounts::restore_sharing() {
           const auto peer = groups.find(shared);
           const auto masters = groups.find(master);
           if (shared != 0 && peer != groups.end()) {
-            join(*peer->second, *made);
+            join(peer->second->fd.get(), *made);
             return true;
           }
-          const bool outside = master != 0 && std::none_of(mounts_.begin(), mounts_.end(), [&](const Made& other) {
-                                 return other.entry->shared_id() == master;
-                               });
-          if (master != 0 && !outside) {
+          const auto outer = outer_groups_.find(made->entry->mnt_id());
+          const bool outside = master != 0 && !has_group(master);
+          if (outer != outer_groups_.end()) {
+            join(outer->second.get(), *made);
+            if (shares_outside(*made->entry)) {
+              groups[shared] = made;
+              return true;
+            }
+            set_attributes(made->fd.get(), 0, 0, MS_SLAVE, what_of(*made->entry));
+          } else if (master != 0 && !outside) {
             if (masters == groups.end()) {
               return false;
             }
-            join(*masters->second, *made);
+            join(masters->second->fd.get(), *made);
             set_attributes(made->fd.get(), 0, 0, MS_SLAVE, what_of(*made->entry));
           } else if (outside) {
             LOG_WARN("{}: what is mounted outside of the tree is not passed on to it any more", what_of(*made->entry));

@@ -2,7 +2,9 @@
 // Making the mounts of a tree again, in a mount namespace that this process has for itself already.
 #pragma once
 
+#include <map>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "base/fd.hpp"
@@ -33,7 +35,12 @@ class RestoredMounts {
   bool ready(const Made&);
   base::Fd source_of(const Made&);
   base::Fd made_anew(const images::mnt_entry&) const;
+  std::string external_path(const images::mnt_entry&) const;
   base::Fd external(const images::mnt_entry&) const;
+  bool shares_outside(const images::mnt_entry&) const;
+  bool hears_outside(const images::mnt_entry&) const;
+  bool has_group(std::uint32_t group) const;
+  void open_outer_groups();
   void attach(Made&);
   void restore_sharing();
   void make_read_only();
@@ -42,7 +49,8 @@ class RestoredMounts {
   bool own_pids_;
   std::vector<images::mnt_entry> entries_;
   std::vector<Made> mounts_;
-  std::set<std::uint32_t> late_, attached_;  // their ids
+  std::map<std::uint32_t, base::Fd> outer_groups_;  // what a mount is to share with, by its id
+  std::set<std::uint32_t> late_, attached_;         // their ids
 };
 
 }  // namespace criu::namespaces

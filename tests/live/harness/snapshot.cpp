@@ -264,7 +264,26 @@ std::string mounts_of(const fs::path& task) {
     mount.rest = root + mount.rest;
     mounts.push_back(mount);
   }
-  std::stable_sort(mounts.begin(), mounts.end(), [](const Mount& a, const Mount& b) { return a.point < b.point; });
+  // Of several at one place the lower one first: the kernel's order is that in which they were made.
+  const auto depth = [&mounts](const Mount& mount) {
+    int steps = 0;
+    for (auto id = mount.parent; steps <= static_cast<int>(mounts.size()); ++steps) {
+      const auto parent =
+          std::find_if(mounts.begin(), mounts.end(), [&](const Mount& other) { return other.id == id; });
+      if (parent == mounts.end()) {
+        break;
+      }
+      id = parent->parent;
+    }
+    return steps;
+  };
+  std::map<std::string, int> depths;
+  for (const auto& mount : mounts) {
+    depths[mount.id] = depth(mount);
+  }
+  std::sort(mounts.begin(), mounts.end(), [&](const Mount& a, const Mount& b) {
+    return std::pair(a.point, depths[a.id]) < std::pair(b.point, depths[b.id]);
+  });
   Numbers ids, devices, groups;
   static const std::regex group("(shared|master):([0-9]+)");
   std::string out;
