@@ -201,6 +201,7 @@ bool is_legacy(const char* program) {
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_adddup2(&actions, writer.get(), STDOUT_FILENO);
+  ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
   char option[] = "-V";
   std::string name = program;
   char* const arguments[] = {name.data(), option, nullptr};
