@@ -9,6 +9,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <string>
 
@@ -214,13 +215,56 @@ LIVE_TEST("mounts: one that is left out",
   CHECK(is_there("left") && !is_there("left/file") && is_there("kept/file"));
 }
 
-LIVE_TEST("mounts: what is shown was deleted", {.dump_fails = "what is mounted there has been deleted"}) {
+LIVE_TEST("mounts: what is shown was deleted") {
+  own_mounts();
+  mount_tmpfs("whole");
+  make_directory("whole/doomed");
+  write_text("whole/file", "");
+  for (const char* name : {"shown", "again"}) {
+    make_directory(name);
+    bind("whole/doomed", name);
+  }
+  write_text("point", "");
+  bind("whole/file", "point");
+  REQUIRE(::rmdir(place("whole/doomed").c_str()) == 0 && ::unlink(place("whole/file").c_str()) == 0);
+  checkpoint_here();
+  struct stat shown {
+  }, again{};
+  REQUIRE(::stat(place("shown").c_str(), &shown) == 0 && ::stat(place("again").c_str(), &again) == 0);
+  CHECK(shown.st_ino == again.st_ino);
+  CHECK(::mkdir(place("shown/new").c_str(), 0755) < 0 && errno == ENOENT);
+  CHECK_EQ(read_text(place("point")), "");
+  write_text("point", "still a file");
+  CHECK_EQ(read_text(place("point")), "still a file");
+  REQUIRE(::truncate(place("point").c_str(), 0) == 0);
+  CHECK(std::filesystem::is_empty(place("whole")));
+}
+
+LIVE_TEST("mounts: what is shown was deleted, and its name is another's today", {.ignore = {"mounts"}}) {
   own_mounts();
   mount_tmpfs("whole");
   make_directory("whole/doomed");
   make_directory("shown");
   bind("whole/doomed", "shown");
   REQUIRE(::rmdir(place("whole/doomed").c_str()) == 0);
+  make_directory("whole/doomed");
+  checkpoint_here();
+  struct stat shown {
+  }, named{};
+  REQUIRE(::stat(place("shown").c_str(), &shown) == 0 && ::stat(place("whole/doomed").c_str(), &named) == 0);
+  CHECK(shown.st_ino != named.st_ino);
+  CHECK(::mkdir(place("shown/new").c_str(), 0755) < 0 && errno == ENOENT);
+  CHECK_EQ(std::distance(std::filesystem::directory_iterator(place("whole")), {}), 1);
+}
+
+LIVE_TEST("mounts: a file is shown that was deleted with something in it",
+          {.dump_fails = "has been deleted, and its contents would be lost"}) {
+  own_mounts();
+  mount_tmpfs("whole");
+  write_text("whole/file", "contents");
+  write_text("point", "");
+  bind("whole/file", "point");
+  REQUIRE(::unlink(place("whole/file").c_str()) == 0);
   checkpoint_here();
 }
 

@@ -145,7 +145,7 @@ class Saver {
     if (mount.type == "devpts" && mount.dev != outer_devpts()) {
       options += options.empty() ? "newinstance" : ",newinstance";
     }
-    entry.set_root(mount.root);
+    set_root(mount.root, entry);
     entry.set_mountpoint(mount.point);
     entry.set_source(mount.source);
     entry.set_options(options);
@@ -155,6 +155,16 @@ class Saver {
       entry.set_ext_key(key);
     }
     return entry;
+  }
+
+  static void set_root(const std::string& root, images::mnt_entry& entry) {
+    constexpr std::string_view deleted = "//deleted";
+    if (root.ends_with(deleted)) {
+      entry.set_deleted(true);
+      entry.set_root(root.substr(0, root.size() - deleted.size()));
+    } else {
+      entry.set_root(root);
+    }
   }
 
   void set_type(const std::string& type, images::mnt_entry& entry) const {
@@ -231,9 +241,10 @@ class Saver {
     }
     const auto external = fmt::format(
         "--external mnt[{}]:KEY lets the restore take it from elsewhere, --skip-mnt leaves it out", mount.point);
-    constexpr std::string_view deleted = "//deleted";
-    if (mount.root.ends_with(deleted)) {
-      obstacle(mount, "what is mounted there has been deleted; " + external);
+    if (entry.deleted() && origin_of(entry, entries_) == nullptr) {
+      obstacle(mount, "what is mounted there was deleted from a file system that is not mounted whole; " + external);
+    } else if (entry.deleted() && !is_empty(mount)) {
+      obstacle(mount, "a file that is mounted there has been deleted, and its contents would be lost; " + external);
     } else if (origin_of(entry, entries_) == nullptr && !is_made_anew(entry.fstype())) {
       obstacle(mount, fmt::format("this version does not know how to mount such a file system anew; {}, --enable-fs {} "
                                   "tries to",
@@ -241,6 +252,14 @@ class Saver {
     } else if (origin_of(entry, entries_) == nullptr && entry.root() != "/" && entry.fstype() == images::TMPFS) {
       obstacle(mount, "it shows a part of a file system that is not mounted whole; " + external);
     }
+  }
+
+  // A directory that was deleted is. What is out of sight may be anything.
+  static bool is_empty(const Mount& mount) {
+    const auto fd = kernel::Mounts::open(mount);
+    struct stat stat {};
+    return fd && ::fstat(fd.get(), &stat) == 0 &&
+           (S_ISDIR(stat.st_mode) || (S_ISREG(stat.st_mode) && stat.st_size == 0));
   }
 
   // The restore works there, too.

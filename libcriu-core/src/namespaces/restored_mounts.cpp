@@ -337,9 +337,47 @@ base::Fd RestoredMounts::made_anew(const images::mnt_entry& mount) const {
   return fd;
 }
 
+RestoredMounts::Doomed::~Doomed() { ::unlinkat(above.get(), name.c_str(), directory ? AT_REMOVEDIR : 0); }
+
+// What has been deleted is there until everything is mounted: the kernel mounts nothing that is gone.
+base::Fd RestoredMounts::deleted(const images::mnt_entry& mount, const images::mnt_entry& origin) {
+  const auto what = what_of(mount);
+  for (const auto& other : mounts_) {
+    if (other.fd && other.entry->deleted() && other.entry->root_dev() == mount.root_dev() &&
+        other.entry->root() == mount.root()) {
+      return context_.internal(clone_of(other.fd.get(), "", what));
+    }
+  }
+  struct stat point {};
+  const auto& parent = *find(mount.parent_mnt_id());
+  check(::fstat(open_point(parent.fd.get(), below_parent(mount.mountpoint(), parent.entry->mountpoint()), what).get(),
+                &point),
+        "look at the mount point of", what);
+  const bool directory = S_ISDIR(point.st_mode);
+  const std::string path = path_below(origin, mount);
+  const auto slash = path.rfind('/');
+  auto above = open_point(find(origin.mnt_id())->fd.get(), slash == path.npos ? "" : path.substr(0, slash), what);
+  auto name = slash == path.npos ? path : path.substr(slash + 1);
+  const auto make = [&] {
+    return directory ? ::mkdirat(above.get(), name.c_str(), 0755)
+                     : ::mknodat(above.get(), name.c_str(), S_IFREG | 0644, 0);
+  };
+  int made = make();
+  if (made != 0 && errno == EEXIST) {  // something else has the name today
+    name += fmt::format(".{}", ::getpid());
+    made = make();
+  }
+  check(made, "make again what was deleted for", what);
+  doomed_.emplace_back(new Doomed{context_.internal(std::move(above)), name, directory});
+  return context_.internal(clone_of(doomed_.back()->above.get(), name.c_str(), what));
+}
+
 base::Fd RestoredMounts::source_of(const Made& made) {
   const auto& mount = *made.entry;
   const auto* origin = origin_of(mount, entries_);
+  if (origin != nullptr && mount.deleted()) {
+    return deleted(mount, *origin);
+  }
   // Of some file systems the kernel has but one, which it gives a new mount as well: then with its own source.
   if (origin != nullptr && !(is_single(mount.fstype()) && mount.root() == "/" && mount.source() != origin->source())) {
     return context_.internal(clone_of(find(origin->mnt_id())->fd.get(), path_below(*origin, mount), what_of(mount)));
@@ -421,6 +459,7 @@ void RestoredMounts::restore_sharing() {
 
 // When all that is to be written is.
 void RestoredMounts::make_read_only() {
+  doomed_.clear();
   for (const auto& made : mounts_) {
     const auto& mount = *made.entry;
     const bool own = !is_root(mount) && !mount.has_ext_key() && origin_of(mount, entries_) == nullptr;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -27,12 +28,19 @@ class RestoredMounts {
     const images::mnt_entry* entry;
     base::Fd fd;  // the root of the mount; empty: not made yet
   };
+  struct Doomed {
+    base::Fd above;
+    std::string name;
+    bool directory;
+    ~Doomed();
+  };
   Made* find(std::uint32_t id);
   Made& find_root();
   void note_late();
   void make_root();
   void make_all(bool late);
   bool ready(const Made&);
+  base::Fd deleted(const images::mnt_entry&, const images::mnt_entry& origin);
   base::Fd source_of(const Made&);
   base::Fd made_anew(const images::mnt_entry&) const;
   std::string external_path(const images::mnt_entry&) const;
@@ -50,6 +58,7 @@ class RestoredMounts {
   std::vector<images::mnt_entry> entries_;
   std::vector<Made> mounts_;
   std::map<std::uint32_t, base::Fd> outer_groups_;  // what a mount is to share with, by its id
+  std::vector<std::unique_ptr<Doomed>> doomed_;     // what is deleted again once all is mounted
   std::set<std::uint32_t> late_, attached_;         // their ids
 };
 
