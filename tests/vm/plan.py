@@ -14,7 +14,7 @@ import sys
 
 # The kernel has no part in these, or they play once more what others do.
 NOT_BY_DEFAULT = ("include-rules", "include-rules-self-test", "fuzz-replay", "interop-roundtrip", "interop-values",
-                  "live-dry", "live-rounds")
+                  "live-dry", "live-rounds", "install")
 # How much slower than a real machine an emulated one may be.
 SLOWNESS = 5
 

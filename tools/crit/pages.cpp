@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::uint32_t in_parent = 1;
 constexpr std::uint32_t present = 4;
-constexpr int longest_chain = 1024;
+constexpr int longest_chain = 250;  // each level keeps files open, of which a process may have 1024 by default
 
 struct Entry {
   std::uint64_t start, size;

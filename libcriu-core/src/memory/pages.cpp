@@ -19,7 +19,7 @@ namespace {
 
 enum Flags : std::uint32_t { in_parent = 1, lazy = 2, present = 4 };
 
-constexpr std::size_t longest_chain = 512;  // so that the way to the last is a path the kernel takes
+constexpr std::size_t longest_chain = 250;  // each level keeps files open, of which a process may have 1024 by default
 constexpr std::string_view parent_step = "parent/";
 
 struct Entry {
