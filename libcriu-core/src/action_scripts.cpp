@@ -110,6 +110,21 @@ bool run(const std::string& path, const Actions& actions, Environment& environme
 
 }  // namespace
 
+namespace {
+
+void tell(EventListener& listener, Event event, const ScriptContext& context) {
+  try {
+    listener.tell(event, context);
+  } catch (const base::Error& error) {
+    LOG_ERROR("{}", error.what());
+    if (can_veto(event)) {
+      throw ScriptFailed(event, error.operation(), event_name(event));
+    }
+  }
+}
+
+}  // namespace
+
 const char* event_name(Event event) {
   switch (event) {
     case Event::pre_stream:
@@ -141,6 +156,9 @@ const char* event_name(Event event) {
 }
 
 void run_scripts(const Options& options, Event event, const ScriptContext& context) {
+  if (options.listener != nullptr) {
+    tell(*options.listener, event, context);
+  }
   if (options.action_scripts.empty()) {
     return;
   }

@@ -4,6 +4,9 @@
 
 #include <sys/types.h>
 
+#include <string>
+#include <vector>
+
 #include "base/error.hpp"
 #include "options.hpp"
 
@@ -40,8 +43,22 @@ struct ScriptContext {
   pid_t root = 0;      // the root task as this process sees it; 0: there is none yet
 };
 
-// Runs all scripts, the last one given first, each to its end whatever became of the others. Throws ScriptFailed if one
-// failed and the event can be vetoed; unlocking and what comes with the resumed tree cannot, that is logged alone.
+// Who wants to hear of events as well, and may veto them like a script.
+class EventListener {
+ public:
+  EventListener() = default;
+  EventListener(const EventListener&) = delete;
+  EventListener& operator=(const EventListener&) = delete;
+  virtual ~EventListener() = default;
+  // Throws base::Error for a veto.
+  virtual void tell(Event, const ScriptContext&) = 0;
+  // What is external beside what the options say, once the tree is frozen.
+  virtual std::vector<std::string> external() = 0;
+};
+
+// Tells the listener, then runs all scripts, the last one given first, each to its end whatever became of the others.
+// Throws ScriptFailed if one failed and the event can be vetoed; unlocking and what comes with the resumed tree cannot,
+// that is logged alone.
 void run_scripts(const Options& options, Event event, const ScriptContext& context);
 
 const char* event_name(Event event);

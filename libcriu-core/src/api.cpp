@@ -10,6 +10,7 @@
 #include "log.hpp"
 #include "options_table.hpp"
 #include "restore.hpp"
+#include "rpc/worker.hpp"
 #include "session.hpp"
 #include "version.hpp"
 
@@ -194,4 +195,12 @@ int criu_core_feature(const char* name) {
 const char* criu_core_feature_at(size_t index) {
   const auto features = criu::kernel::features();
   return index < features.size() ? features[index].name : nullptr;
+}
+
+int criu_core_serve(const criu_core_options* options, int fd, criu_core_error** error) {
+  return guarded(error, -1, [&] { return criu::rpc::serve(criu::rpc::Channel(base::Fd(fd)), options->options, true); });
+}
+
+int criu_core_service(const criu_core_options* options, criu_core_error** error) {
+  return done(error, [&] { criu::rpc::run_service(options->options); });
 }

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <sstream>
 
 #include "action_scripts.hpp"
 #include "files/io_uring.hpp"
@@ -17,6 +18,7 @@
 #include "namespaces/mounts.hpp"
 #include "namespaces/time.hpp"
 #include "namespaces/uts.hpp"
+#include "options_table.hpp"
 #include "outside.hpp"
 #include "plugins.hpp"
 #include "sockets/guard.hpp"
@@ -89,6 +91,16 @@ void save_address_spaces(DumpContext& context, const task::FrozenTree& tree, std
   }
 }
 
+// A client of the RPC may know of resources that are not the tree's only now that it stands still.
+void ask_for_external(Options& options) {
+  if (options.listener != nullptr) {
+    std::istringstream lines(outside::ask({outside::Errand::Kind::external, 0}));
+    for (std::string line; std::getline(lines, line, '\0');) {
+      set_option(options, "external", line.c_str());
+    }
+  }
+}
+
 // Devices are brought to rest while their tasks still run.
 void pause_devices(pid_t root) {
   if (!plugins::listen_to(CR_PLUGIN_HOOK__PAUSE_DEVICES)) {
@@ -119,10 +131,11 @@ std::string new_run_id() {
 namespace {
 
 // What is done where the tree lives. Returns what it cost.
-images::dump_stats_entry dump_tree(const Options& options, const namespaces::Home& home, image::Directory& images) {
+images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home, image::Directory& images) {
   DumpContext context{.options = options, .images = images};
   // A tree that goes on need not wait for the disk, unless a script is to see it frozen.
-  const bool early = options.final_state == FinalState::running && options.action_scripts.empty();
+  const bool early =
+      options.final_state == FinalState::running && options.action_scripts.empty() && options.listener == nullptr;
   image::Outbox outbox(context.worker, early);
   images.write_through(outbox);
   std::vector<task::SavedTask> saved;
@@ -135,6 +148,7 @@ images::dump_stats_entry dump_tree(const Options& options, const namespaces::Hom
   images::dump_stats_entry stats;
   stats.set_freezing_time(freezing.microseconds());
   const Stopwatch frozen;
+  ask_for_external(options);
   saved.resize(tree.tasks().size());
   for (const auto& task : tree.tasks()) {
     context.tasks.insert(task.pid);
@@ -220,6 +234,13 @@ void dump(const Options& options) {
         using Kind = outside::Errand::Kind;
         if (request.errand.kind == Kind::connections) {
           return guard->serve(request);
+        }
+        if (request.errand.kind == Kind::external) {
+          std::string lines;
+          for (const auto& resource : options.listener->external()) {
+            lines += resource + '\0';
+          }
+          return lines;
         }
         if (request.errand.kind == Kind::event) {
           run_scripts(options, static_cast<Event>(request.errand.value), scripts);

@@ -27,6 +27,7 @@ void* of_listener = nullptr;
 std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
 bool holding = false;
 std::vector<Held> held;
+std::string kept_error;
 
 // One write a line: several processes of a restore share the file.
 void put(const std::string& line) { [[maybe_unused]] const auto done = ::write(log_fd, line.data(), line.size()); }
@@ -109,6 +110,9 @@ void write(Level at, const char* file, int line, std::string_view text) {
   if (listener != nullptr) {
     listener(at, std::string(text).c_str(), of_listener);
   }
+  if (at == error && kept_error.empty()) {
+    kept_error = format_line(at, error, {}, file, line, text);
+  }
   if (holding) {
     held.push_back({at, file, line, std::string(text)});
     return;
@@ -116,6 +120,10 @@ void write(Level at, const char* file, int line, std::string_view text) {
   const auto age = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start);
   put(format_line(at, current_level, {age, speaker}, file, line, text));
 }
+
+const std::string& first_error() { return kept_error; }
+
+void forget_first_error() { kept_error.clear(); }
 
 void say(std::string_view text) {
   const auto line = std::string(text) + '\n';

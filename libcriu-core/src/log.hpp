@@ -42,6 +42,10 @@ void write(Level at, const char* file, int line, std::string_view text);
 // A hint for the person at the terminal, at any level: to stdout.
 void say(std::string_view text);
 
+// The first line of level error, as it stands in the file but for when and who, since the last call of `forget`.
+const std::string& first_error();
+void forget_first_error();
+
 // A line as it stands in the file, newline included.
 struct Stamp {
   std::chrono::microseconds since_start{};

@@ -334,7 +334,7 @@ constexpr OptionInfo table[] = {
   {"lazy-pages", 0, none, false, pages, nullptr, memory, "bring memory when it is touched", nullptr},
 
   {"daemon", 'd', none, true, servers, nullptr, transfer, "go to the background", flag<&Options::detach>},
-  {"address", 0, value, false, servers, "ADDR", transfer, "address of the server", nothing},
+  {"address", 0, value, false, servers, "ADDR", transfer, "address of the server", text<&Options::address>},
   {"port", 0, value, false, servers, "PORT", transfer, "port of the server", check_port},
   {"ps-socket", 0, value, false, servers, "FD", transfer, "a connected socket to use", check_descriptor},
   {"tls", 0, none, true, servers, nullptr, transfer, "encrypt transfers (not in this build)", refuse_tls},
@@ -430,6 +430,17 @@ void set_option(Options& options, std::string_view name, const char* given_value
     throw UsageError("option '" + full + "' doesn't allow an argument", {}, 0);
   }
   const Given given{.spelled = spelled.empty() ? full : spelled, .value = given_value, .on = on};
+  if (option->apply != nullptr) {
+    option->apply(options, given);
+  } else {
+    remember_not_yet(options, *option, given);
+  }
+}
+
+void set_flag(Options& options, std::string_view name, bool on) {
+  const auto* option = find_option(name);
+  const auto spelled = "--" + std::string(name);
+  const Given given{.spelled = spelled, .value = nullptr, .on = on};
   if (option->apply != nullptr) {
     option->apply(options, given);
   } else {

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <memory>
 #include <set>
 #include <string>
 #include <utility>
@@ -34,6 +35,8 @@ enum Command : unsigned {
   every_command = 511,
 };
 
+class EventListener;
+
 struct Options {
   pid_t tree = 0;                               // -t
   std::string images_dir = ".";                 // -D
@@ -61,6 +64,8 @@ struct Options {
   std::vector<std::string> exec_cmd;
   bool display_stats = false;
   std::vector<std::string> action_scripts;
+  std::shared_ptr<EventListener> listener;  // hears of what the scripts are run for, before them
+  std::string address;                      // of the service; empty: the usual one
   int status_fd = -1;
   FileValidation file_validation = FileValidation::build_id;
   bool skip_file_rwx_check = false;

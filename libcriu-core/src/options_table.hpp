@@ -49,6 +49,9 @@ const OptionInfo* find_option(std::string_view name);
 // Applies one option by its long name, "no-NAME" included. An unknown name is a UsageError.
 void set_option(Options& options, std::string_view name, const char* value, std::string_view spelled = {});
 
+// Switches one that takes no value on or off, whether or not its name has a "no-" form.
+void set_flag(Options& options, std::string_view name, bool on);
+
 // Applies a configuration file. A file that does not exist or cannot be read says nothing.
 void load_config(Options& options, const std::string& path);
 // The text of one, for those who have it already.

@@ -20,8 +20,8 @@
 namespace criu::outside {
 
 struct Errand {
-  enum class Kind : std::uint32_t { event, open_gate, kill_root, connections, unlock } kind;
-  std::uint32_t value;  // the Event; the restorer::Stage; nothing; the sockets::Call; nothing
+  enum class Kind : std::uint32_t { event, external, open_gate, kill_root, connections, unlock } kind;
+  std::uint32_t value;  // the Event; nothing; the restorer::Stage; nothing; the sockets::Call; nothing
 };
 
 // An errand as it arrives.

@@ -101,9 +101,10 @@ class Talking(Case):
     def test_removed_and_later_commands(self):
         self.fails("exec", says='The "exec" action is deprecated by the Compel library.', code=255)
         self.fails("show", says='To view an image use the "crit decode -i $name --pretty" command.', code=255)
-        for command in ("pre-dump", "lazy-pages", "page-server", "service", "dedup"):
+        for command in ("pre-dump", "lazy-pages", "page-server", "dedup"):
             self.fails(command, says=command + ": not supported by this version yet")
-        self.fails("swrk", "3", says="swrk: not supported by this version yet")
+        self.fails("swrk", "x", says="invalid descriptor: x", usage=True)
+        self.fails("swrk", "999", says="Bad file descriptor")
         self.fails("swrk", says="swrk <fd>")
         self.fails("cpuinfo", says="cpuinfo requires an action: dump or check", usage=True)
         self.fails("cpuinfo", "eat", says="unknown cpuinfo sub-command: eat", usage=True)

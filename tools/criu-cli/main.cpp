@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -84,6 +85,26 @@ int run_check(Options& options, const Words&) {
   return verdict.good ? 0 : failure;
 }
 
+int run_service(Options& options, const Words&) {
+  criu::core::detail::call(criu_core_service, static_cast<const criu_core_options*>(options.get()));
+  return 0;
+}
+
+// A worker for the client that has started it. It reports over its socket, and to its exit status.
+int run_worker(const Words& words, Options& options) {
+  char* end = nullptr;
+  const long fd = std::strtol(words[1], &end, 10);
+  if (*words[1] == '\0' || *end != '\0' || fd < 0 || fd > INT_MAX) {
+    return wrong_usage(std::string("invalid descriptor: ") + words[1]);
+  }
+  try {
+    return criu::core::detail::call(criu_core_serve, static_cast<const criu_core_options*>(options.get()),
+                                    static_cast<int>(fd));
+  } catch (const criu::core::Error& error) {
+    return report(error);
+  }
+}
+
 struct Command {
   const char* name;
   criu_core_command number;
@@ -94,9 +115,10 @@ constexpr Command commands[] = {
     {"dump", CRIU_CORE_DUMP, run_dump},
     {"restore", CRIU_CORE_RESTORE, run_restore},
     {"check", CRIU_CORE_CHECK, run_check},
+    {"service", CRIU_CORE_SERVICE, run_service},
 };
 
-constexpr std::string_view later_commands[] = {"pre-dump", "lazy-pages", "page-server", "service", "dedup"};
+constexpr std::string_view later_commands[] = {"pre-dump", "lazy-pages", "page-server", "dedup"};
 
 int refuse(std::string_view command) {
   complain(std::string(command) + ": not supported by this version yet");
@@ -115,7 +137,7 @@ int cpuinfo(const Words& words) {
 }
 
 // All words that are no command of this version, each with its own answer.
-int other_command(const Words& words) {
+int other_command(const Words& words, Options& options) {
   const std::string_view name = words[0];
   if (name == "exec") {
     complain("The \"exec\" action is deprecated by the Compel library.");
@@ -131,7 +153,7 @@ int other_command(const Words& words) {
       std::fprintf(stderr, "Usage: %s swrk <fd>\n", program_invocation_short_name);
       return failure;
     }
-    return refuse(name);
+    return run_worker(words, options);
   }
   if (name == "cpuinfo") {
     return cpuinfo(words);
@@ -199,7 +221,7 @@ int run(const cli::CommandLine& line, Options& options) {
       return run(command, line.words, options);
     }
   }
-  return other_command(line.words);
+  return other_command(line.words, options);
 }
 
 // A hook of CRIU's own tests: a number that no fault can have is a mistake of the caller.

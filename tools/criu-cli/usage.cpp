@@ -23,8 +23,10 @@ Commands:
   dump         checkpoint the tree rooted at PID into the image directory
   restore      bring back the tree of a checkpoint
   check        say whether this kernel, or the tree of PID, allows a checkpoint
+  service      serve clients of the RPC at a socket
+  swrk FD      serve the one that has started this program
 Known, but not supported by this version yet:
-  pre-dump  lazy-pages  page-server  service  swrk  cpuinfo dump|check  dedup
+  pre-dump  lazy-pages  page-server  cpuinfo dump|check  dedup
 )";
 
 // Said with the name this program was called by.

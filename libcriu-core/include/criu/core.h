@@ -105,7 +105,13 @@ CRIU_CORE_API const struct criu_core_option* criu_core_option_at(size_t index);
 
 /* ---- a command with a process to itself -------------------------------------------------------------------------- */
 
-enum criu_core_command { CRIU_CORE_DUMP = 1, CRIU_CORE_PRE_DUMP = 2, CRIU_CORE_RESTORE = 4, CRIU_CORE_CHECK = 8 };
+enum criu_core_command {
+  CRIU_CORE_DUMP = 1,
+  CRIU_CORE_PRE_DUMP = 2,
+  CRIU_CORE_RESTORE = 4,
+  CRIU_CORE_CHECK = 8,
+  CRIU_CORE_SERVICE = 64
+};
 
 /*
  * For a program that is a front end of the library, in this order; a program that checkpoints others beside its own
@@ -155,6 +161,19 @@ CRIU_CORE_API int criu_core_check(const criu_core_options* options, void (*say)(
 CRIU_CORE_API int criu_core_feature(const char* name);
 /* Their names from index 0; null behind the last. */
 CRIU_CORE_API const char* criu_core_feature_at(size_t index);
+
+/* ---- the RPC ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * Serves the requests of the client at the other end of this socket, which becomes the library's. `options` hold for
+ * all of them. A process does this once and then ends, with the status that is returned; -1: not even that.
+ */
+CRIU_CORE_API int criu_core_serve(const criu_core_options* options, int fd, criu_core_error** error);
+/*
+ * Listens at "address" and has each client served by a process of its own, to which none of the options apply; in the
+ * background with "daemon". Comes back only with an error: -1.
+ */
+CRIU_CORE_API int criu_core_service(const criu_core_options* options, criu_core_error** error);
 
 #ifdef __cplusplus
 }

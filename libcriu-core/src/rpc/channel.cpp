@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+#include "rpc/channel.hpp"
+
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <string>
+
+#include "base/error.hpp"
+
+namespace criu::rpc {
+
+using base::check;
+using base::Error;
+
+namespace {
+
+// Larger than any request makes sense, and small enough for memory.
+constexpr ssize_t largest = 16 << 20;
+
+}  // namespace
+
+Channel::Channel(base::Fd socket) : socket_(std::move(socket)) {
+  ucred who{};
+  socklen_t size = sizeof who;
+  check(::getsockopt(socket_.get(), SOL_SOCKET, SO_PEERCRED, &who, &size), "find out who speaks on", "the socket");
+  peer_ = who.pid;
+  peer_user_ = who.uid;
+}
+
+images::criu_req Channel::receive() {
+  ssize_t size = 0;
+  while ((size = ::recv(socket_.get(), nullptr, 0, MSG_PEEK | MSG_TRUNC)) < 0 && errno == EINTR) {
+  }
+  check(size, "receive a request");
+  if (size == 0) {
+    throw Error("Client exited unexpectedly", {}, ECONNRESET);
+  }
+  if (size > largest) {
+    throw Error("RPC error: a request of", std::to_string(size) + " bytes", EBADMSG);
+  }
+  std::string packet(static_cast<std::size_t>(size), '\0');
+  check(::recv(socket_.get(), packet.data(), packet.size(), 0), "receive a request");
+  images::criu_req request;
+  if (!request.ParseFromString(packet)) {
+    throw Error("RPC error: this is no request", {}, EBADMSG);
+  }
+  return request;
+}
+
+void Channel::send(const images::criu_resp& response) {
+  const auto packet = response.SerializeAsString();
+  ssize_t sent = 0;
+  while ((sent = ::send(socket_.get(), packet.data(), packet.size(), MSG_NOSIGNAL)) < 0 && errno == EINTR) {
+  }
+  check(sent, "answer the client");
+}
+
+}  // namespace criu::rpc

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: LGPL-2.1-only
+// The socket between a client of the RPC and its worker: one message a packet.
+#pragma once
+
+#include <rpc.pb.h>
+#include <sys/types.h>
+
+#include "base/fd.hpp"
+
+namespace criu::rpc {
+
+class Channel {
+ public:
+  explicit Channel(base::Fd socket);
+
+  // Throws base::Error: ECONNRESET when the client is gone, EBADMSG when this is no message.
+  images::criu_req receive();
+  void send(const images::criu_resp&);
+
+  // Who is at the other end: whoever connected, or made the pair of sockets.
+  pid_t peer() const { return peer_; }
+  uid_t peer_user() const { return peer_user_; }
+  void close() { socket_.reset(); }
+
+ private:
+  base::Fd socket_;
+  pid_t peer_ = 0;
+  uid_t peer_user_ = 0;
+};
+
+}  // namespace criu::rpc
