@@ -16,6 +16,8 @@
 #include "namespaces/home.hpp"
 #include "namespaces/ipc.hpp"
 #include "namespaces/mounts.hpp"
+#include "namespaces/net.hpp"
+#include "namespaces/net_firewall.hpp"
 #include "namespaces/time.hpp"
 #include "namespaces/uts.hpp"
 #include "options_table.hpp"
@@ -91,6 +93,15 @@ void save_address_spaces(DumpContext& context, const task::FrozenTree& tree, std
   }
 }
 
+// Each with its end.
+std::string external_lines(EventListener& listener) {
+  std::string lines;
+  for (const auto& resource : listener.external()) {
+    lines += resource + '\0';
+  }
+  return lines;
+}
+
 // A client of the RPC may know of resources that are not the tree's only now that it stands still.
 void ask_for_external(Options& options) {
   if (options.listener != nullptr) {
@@ -156,6 +167,10 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
   }
   unseal(images);
   task::save_tree(context, tree);
+  if (home.network() >= 0) {
+    outside::tell(Event::network_lock);
+  }
+  namespaces::save_net(context, home);  // before it is locked
   for (std::size_t i = 0; i < saved.size(); ++i) {
     if (i + 1 < saved.size()) {
       task::look_at_areas(context, tree.tasks()[i + 1], saved[i + 1]);
@@ -197,6 +212,9 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
     if (keepers != nullptr) {
       keepers->at_the_end();
     }
+    if (options.final_state == FinalState::running && home.network() >= 0) {
+      outside::tell(Event::network_unlock);
+    }
     if (options.final_state == FinalState::killed) {
       files::quiet_rings(tree, all.files.saver().rings());
       if (home.own_pids()) {
@@ -223,36 +241,52 @@ void dump(const Options& options) {
   run_scripts(options, Event::pre_dump, scripts);
   Plugins loaded(options, CR_PLUGIN_STAGE__DUMP, images.fd());
   const namespaces::Home home(options.tree);
-  std::optional<sockets::Guard> guard(options.tree);
-  const auto result = home.visit(
-      [&](pid_t root) {
-        auto there = options;
-        there.tree = root;
-        return dump_tree(there, home, images).SerializeAsString();
-      },
-      [&](const outside::Request& request) {
-        using Kind = outside::Errand::Kind;
-        if (request.errand.kind == Kind::connections) {
-          return guard->serve(request);
-        }
-        if (request.errand.kind == Kind::external) {
-          std::string lines;
-          for (const auto& resource : options.listener->external()) {
-            lines += resource + '\0';
-          }
-          return lines;
-        }
-        if (request.errand.kind == Kind::event) {
-          run_scripts(options, static_cast<Event>(request.errand.value), scripts);
-        } else {
-          home.kill_root();
-        }
-        return std::string();
-      });
+  std::optional<sockets::Guard> guard(std::in_place, options.tree, home.network());
+  bool locked = false;  // as scripts know it
+  const auto serve = [&](const outside::Request& request) {
+    using Kind = outside::Errand::Kind;
+    switch (request.errand.kind) {
+      case Kind::connections:
+        return guard->serve(request);
+      case Kind::read_firewall: {
+        const namespaces::InsideNet inside(home.network());
+        return namespaces::packed(namespaces::read_firewall());
+      }
+      case Kind::external:
+        return external_lines(*options.listener);
+      case Kind::event: {
+        const auto event = static_cast<Event>(request.errand.value);
+        run_scripts(options, event, scripts);
+        locked = event == Event::network_lock || (locked && event != Event::network_unlock);
+        break;
+      }
+      default:
+        home.kill_root();
+    }
+    return std::string();
+  };
+  std::string result;
+  try {
+    result = home.visit(
+        [&](pid_t root) {
+          auto there = options;
+          there.tree = root;
+          return dump_tree(there, home, images).SerializeAsString();
+        },
+        serve);
+  } catch (...) {
+    if (locked) {
+      run_scripts(options, Event::network_unlock, scripts);
+    }
+    throw;
+  }
   if (options.final_state == FinalState::killed) {
     home.await_end();
   }
   guard.reset();
+  if (options.final_state == FinalState::killed) {
+    namespaces::bury_net(home);
+  }
   images::dump_stats_entry stats;
   stats.ParseFromString(result);
   finish_stats(options, stats);

@@ -146,7 +146,8 @@ void add_external(Options& options, const Given& given) {
   if (value.starts_with("mnt[]")) {
     find_mounts(options, given);
   } else if (value.starts_with("unix[") || value.starts_with("tty[") || value.starts_with("file[") ||
-             value.starts_with("mnt[")) {
+             value.starts_with("mnt[") || value.starts_with("net[") || value.starts_with("veth[") ||
+             value.starts_with("macvlan[") || value.starts_with("netdev[")) {
     options.external.emplace(value);
   } else {
     options.not_yet.insert("external");
@@ -180,6 +181,50 @@ void add_scan_path(Options& options, const Given& given) {
     throw UsageError("the path of " + std::string(given.spelled) + " is not absolute", given.value, 0);
   }
   options.irmap_scan_paths.emplace_back(given.value);
+}
+
+void set_empty_ns(Options& options, const Given& given) {
+  if (std::string_view(given.value) != "net") {
+    throw base::Error("Unsupported empty namespace: " + std::string(given.value), {}, 0);
+  }
+  options.empty_net = true;
+}
+
+// "net:PID" or "net:FILE".
+void add_join_ns(Options& options, const Given& given) {
+  const std::string_view value = given.value;
+  const auto kind = value.substr(0, value.find(':'));
+  for (const std::string_view known : {"uts", "time", "ipc", "mnt", "user"}) {
+    if (kind == known) {
+      options.not_yet.insert("join-ns");
+      return;
+    }
+  }
+  if (kind == "pid") {
+    throw base::Error("join-ns pid namespace not supported", {}, 0);
+  }
+  if (kind != "net" || kind.size() + 1 >= value.size()) {
+    throw base::Error("invalid namespace type " + std::string(value), {}, 0, "it is net:PID or net:FILE");
+  }
+  const std::string where(value.substr(kind.size() + 1));
+  const bool is_pid = where.find_first_not_of("0123456789") == where.npos;
+  options.join_net = is_pid ? "/proc/" + where + "/ns/net" : where;
+  struct stat ignored {};
+  if (::stat(options.join_net.c_str(), &ignored) != 0) {
+    throw is_pid ? base::Error("Invalid join_ns pid: /proc/" + where + " not found", {}, 0)
+                 : base::Error("Can't access join-ns file " + where, {}, errno);
+  }
+}
+
+// The older way to say --external veth[IN]:OUT.
+void add_veth_pair(Options& options, const Given& given) {
+  const std::string_view value = given.value;
+  const auto equals = value.find('=');
+  if (equals == value.npos) {
+    throw UsageError(std::string(given.spelled) + " wants IN=OUT", given.value, 0);
+  }
+  options.external.insert("veth[" + std::string(value.substr(0, equals)) +
+                          "]:" + std::string(value.substr(equals + 1)));
 }
 
 // "fd[7]:RES"; "debug[7]:TEXT" writes the text there.
@@ -270,8 +315,8 @@ constexpr OptionInfo table[] = {
   {"root", 'r', value, false, restore_command, "PATH", general, "the root of the restored mount namespace", text<&Options::root>},
   {"timeout", 0, value, false, dumps, "SECONDS", general, "how long freezing the tree may take (default: 10; 0: as long as it takes)", set_timeout},
   {"freeze-cgroup", 0, value, false, dumps, "PATH", general, "freeze the tree by its control group", nullptr},
-  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (so far: tty[RDEV:DEV], file[MNT:INODE], unix[INODE], mnt[POINT]:KEY, at the restore mnt[KEY]:PATH, and mnt[])", add_external},
-  {"empty-ns", 0, value, false, both, "net", general, "do not save the contents of the network namespace", nullptr},
+  {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (so far: tty[RDEV:DEV], file[MNT:INODE], unix[INODE], mnt[POINT]:KEY, net[INODE]:NAME, at the restore mnt[KEY]:PATH, veth[LINK]:NAME[@BRIDGE], macvlan[LINK]:NAME, netdev[LINK]:NAME, and mnt[])", add_external},
+  {"empty-ns", 0, value, false, both, "net", general, "make a network namespace without saving or restoring what is in it", set_empty_ns},
   {"action-script", 0, value, false, every_command, "PATH", general, "run this at every stage", append<&Options::action_scripts>},
   {"display-stats", 0, none, true, both, nullptr, general, "print statistics at the end", flag<&Options::display_stats>},
   {"unprivileged", 0, none, true, every_command, nullptr, general, "run without being root, with CAP_CHECKPOINT_RESTORE", flag<&Options::unprivileged>},
@@ -291,10 +336,10 @@ constexpr OptionInfo table[] = {
   {"exec-cmd", 0, none, false, restore_command, nullptr, on_restore, "after the restore become CMD, the parent of the tree", flag<&Options::exec_after>},
   {"skip-file-rwx-check", 0, none, true, restore_command, nullptr, on_restore, "do not compare the mode of files with the dumped one", flag<&Options::skip_file_rwx_check>},
   {"affinity", 0, none, true, restore_command, nullptr, on_restore, "threads run on the processors they ran on, not on those of this program", flag<&Options::affinity>},
-  {"weak-sysctls", 0, none, true, restore_command, nullptr, on_restore, "skip sysctls that this kernel has not got (without effect on trees in the host's namespaces)", flag<&Options::weak_sysctls>},
+  {"weak-sysctls", 0, none, true, restore_command, nullptr, on_restore, "skip sysctls that this kernel has not got", flag<&Options::weak_sysctls>},
   {"mntns-compat-mode", 0, none, true, restore_command, nullptr, on_restore, "restore mounts the old way", nullptr},
   {"inherit-fd", 0, value, false, restore_command, "fd[N]:RES", on_restore, "use an open descriptor for a resource: tty[RDEV:DEV], pipe:[INODE], socket:[INODE], file[MNT:INODE], /memfd:NAME, or a path without its first slash", add_inherit_fd},
-  {"join-ns", 'J', value, false, restore_command, "NS:PID|FILE", on_restore, "restore into an existing namespace", nullptr},
+  {"join-ns", 'J', value, false, restore_command, "NS:PID|FILE", on_restore, "restore into an existing namespace (so far: net)", add_join_ns},
   {"lsm-profile", 0, value, false, restore_command, "TYPE:NAME", on_restore, "security profile for the tree", nullptr},
   {"lsm-mount-context", 0, value, false, restore_command, "CTX", on_restore, "security context of mounts", nullptr},
 
@@ -312,7 +357,7 @@ constexpr OptionInfo table[] = {
   {"skip-in-flight", 0, none, true, dump_command, nullptr, files, "leave out connections not accepted yet", flag<&Options::skip_in_flight>},
   {"tcp-close", 0, none, true, both, nullptr, files, "restore TCP connections closed", flag<&Options::tcp_close>},
   {"network-lock", 0, value, false, dump_command, "METHOD", files, "how connections are held meanwhile: nftables, iptables or skip (default: the first that is there)", set_network_lock},
-  {"veth-pair", 0, value, false, restore_command, "IN=OUT", files, "the host's end of a veth device", nullptr},
+  {"veth-pair", 0, value, false, restore_command, "IN=OUT", files, "the same as --external veth[IN]:OUT", add_veth_pair},
 
   {"ext-mount-map", 'M', value, false, both, "KEY:VAL|auto", mounts, "the same as --external mnt[KEY]:VAL, or mnt[]", add_mount_map},
   {"enable-external-sharing", 0, none, false, both, nullptr, mounts, "with auto: also mounts that share with the outside what is mounted on them", flag<&Options::external_sharing>},
@@ -461,6 +506,9 @@ void validate(const Options& options, Command command) {
   }
   if (!options.inherit_fds.empty() && command != restore_command) {
     throw base::Error("--inherit-fd is restore-only option", {}, 0);
+  }
+  if (options.empty_net && !options.join_net.empty()) {
+    throw base::Error("Conflicting flags: --join-ns and --empty-ns", {}, 0);
   }
   if (options.not_yet.contains("mntns-compat-mode") && command != restore_command) {
     throw base::Error("Option --mntns-compat-mode is only valid on restore", {}, 0);

@@ -81,6 +81,8 @@ struct Options {
   bool skip_in_flight = false;
   bool tcp_established = false;
   bool tcp_close = false;
+  bool empty_net = false;  // --empty-ns net
+  std::string join_net;    // --join-ns net:…: the path of a network namespace to restore into
   NetworkLockMethod network_lock = NetworkLockMethod::any;
 
   bool check_extra = false;

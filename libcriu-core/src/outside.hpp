@@ -20,7 +20,7 @@
 namespace criu::outside {
 
 struct Errand {
-  enum class Kind : std::uint32_t { event, external, open_gate, kill_root, connections, unlock } kind;
+  enum class Kind : std::uint32_t { event, external, open_gate, kill_root, connections, read_firewall, unlock } kind;
   std::uint32_t value;  // the Event; nothing; the restorer::Stage; nothing; the sockets::Call; nothing
 };
 

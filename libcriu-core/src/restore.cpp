@@ -4,6 +4,7 @@
 #include "restore.hpp"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include "action_scripts.hpp"
@@ -109,6 +110,9 @@ pid_t restore(const Options& options) {
   const ScriptContext scripts{context.images.fd(), root};
   const auto announce = [&](Event event) {
     const namespaces::RestoredHome::Outside outside(home);
+    if (event == Event::post_restore && home.network() != nullptr) {
+      home.network()->connect();
+    }
     run_scripts(options, event, scripts);
     if (event == Event::post_restore) {
       write_pidfile(options, root);
@@ -125,7 +129,13 @@ pid_t restore(const Options& options) {
         if (request.errand.kind == Kind::event) {
           announce(static_cast<Event>(request.errand.value));
         } else if (request.errand.kind == Kind::unlock) {
-          const namespaces::RestoredHome::Outside outside(home);
+          if (home.network() != nullptr) {
+            announce(Event::network_unlock);
+          }
+          const namespaces::RestoredHome::Outside outside(home, CLONE_NEWNET);
+          if (home.network() != nullptr) {
+            home.network()->arm();
+          }
           silence.unlock();
         } else {
           master.open(static_cast<restorer::Stage>(request.errand.value));
@@ -134,6 +144,7 @@ pid_t restore(const Options& options) {
       });
   master.disown();
   ipc.keep();
+  home.keep();
   context.objects.remaps.unlink_links();
   context.objects.socket_names.keep();
   loaded.succeed();

@@ -139,10 +139,10 @@ class Talking(Case):
 
     def test_every_later_option(self):
         """What the man page lists as not supported is refused by the commands that it concerns, and by name."""
-        values = {"cpu-cap": "=all", "manage-cgroups": "=soft"}
+        values = {"join-ns": "=uts:1", "cpu-cap": "=all", "manage-cgroups": "=soft"}
         alone = {"track-mem", "auto-dedup", "page-server", "lazy-pages", "allow-uprobes", "stream", "mntns-compat-mode"}
-        with_value = {"prev-images-dir", "freeze-cgroup", "external", "empty-ns", "join-ns",
-                      "lsm-profile", "lsm-mount-context", "veth-pair", "cgroup-root", "cgroup-props", "cgroup-props-file", "cgroup-dump-controller",
+        with_value = {"prev-images-dir", "freeze-cgroup", "external",
+                      "lsm-profile", "lsm-mount-context", "cgroup-root", "cgroup-props", "cgroup-props-file", "cgroup-dump-controller",
                       "cgroup-yard"}
         for name in alone | with_value | set(values):
             option = "--" + name + values.get(name, "=net" if name in with_value else "")

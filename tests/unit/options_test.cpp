@@ -168,7 +168,7 @@ TEST_CASE("what sockets need") {
   CHECK(refusal(with({{"tree", "7"}, {"external", "unix[12]"}}), dump_command).empty());
   CHECK(
       refusal(with({{"tree", "7"}, {"external", "tty[8801:1a]"}, {"external", "file[1a:2b]"}}), dump_command).empty());
-  CHECK_FALSE(refusal(with({{"tree", "7"}, {"external", "net[12]:x"}}), dump_command).empty());
+  CHECK_FALSE(refusal(with({{"tree", "7"}, {"external", "pid[12]:x"}}), dump_command).empty());
   const auto given = with({{"inherit-fd", "fd[1]:pipe:[12]"}, {"inherit-fd", "fd[2]:var/log/x"}}).inherit_fds;
   CHECK(given == std::vector<std::pair<std::string, int>>{{"pipe:[12]", 1}, {"var/log/x", 2}});
   Options options;
@@ -177,6 +177,23 @@ TEST_CASE("what sockets need") {
                       Contains(std::string("Invalid inherit fd argument: ") + wrong));
   }
   CHECK_THROWS_WITH(set_option(options, "inherit-fd", "fd[12345]:x"), Contains("Can't fstat inherit fd 12345"));
+}
+
+TEST_CASE("what network namespaces need") {
+  CHECK(refusal(with({{"tree", "7"}, {"external", "net[12]:x"}}), dump_command).empty());
+  const auto options = with({{"veth-pair", "eth0=out0"}, {"external", "veth[eth1]:out1@br"}, {"empty-ns", "net"}});
+  CHECK(options.external == std::set<std::string>{"veth[eth0]:out0", "veth[eth1]:out1@br"});
+  CHECK(options.empty_net);
+  CHECK(refusal(options, restore_command).empty());
+  CHECK_THROWS_WITH(with({{"veth-pair", "eth0"}}), Contains("--veth-pair wants IN=OUT"));
+  CHECK_THROWS_WITH(with({{"empty-ns", "mnt"}}), Contains("Unsupported empty namespace: mnt"));
+  CHECK(with({{"join-ns", "net:/proc/self/ns/net"}}).join_net == "/proc/self/ns/net");
+  CHECK(with({{"join-ns", "net:1"}}).join_net == "/proc/1/ns/net");
+  CHECK_THROWS_WITH(with({{"join-ns", "net:/nowhere"}}), Contains("Can't access join-ns file /nowhere"));
+  CHECK_THROWS_WITH(with({{"join-ns", "pid:1"}}), Contains("join-ns pid namespace not supported"));
+  CHECK_THROWS_WITH(with({{"join-ns", "nets:1"}}), Contains("invalid namespace type"));
+  CHECK(refusal(with({{"join-ns", "uts:1"}}), restore_command) == "--join-ns: not supported by this version yet");
+  CHECK(refusal(with({{"empty-ns", "net"}, {"join-ns", "net:1"}}), restore_command).find("Conflicting flags") == 0);
 }
 
 TEST_CASE("options that do not fit together") {

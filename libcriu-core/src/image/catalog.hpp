@@ -57,6 +57,14 @@ inline constexpr Type ipcns_msg{"IPCNS_MSG", "ipcns-msg-{}.img", 0x55453737};
 inline constexpr Type ipcns_sem{"IPCNS_SEM", "ipcns-sem-{}.img", 0x59573019};
 inline constexpr Type netdev{"NETDEV", "netdev-{}.img", 0x57373951};
 inline constexpr Type netns{"NETNS", "netns-{}.img", 0x55933752};
+// What iproute2 writes, with its magics, and what other programs of the kind print.
+inline constexpr Type ifaddr{"IFADDR", "ifaddr-{}.img", 0x47361222, Family::none};
+inline constexpr Type route{"ROUTE", "route-{}.img", 0x45311224, Family::none};
+inline constexpr Type route6{"ROUTE6", "route6-{}.img", 0x45311224, Family::none};
+inline constexpr Type rule{"RULE", "rule-{}.img", 0x71706986, Family::none};
+inline constexpr Type iptables{"IPTABLES", "iptables-{}.img", 0, Family::none};
+inline constexpr Type ip6tables{"IP6TABLES", "ip6tables-{}.img", 0, Family::none};
+inline constexpr Type nftables{"NFTABLES", "nftables-{}.img", 0, Family::none};
 inline constexpr Type autofs{"AUTOFS", "autofs-{}.img", 0x49353943};
 inline constexpr Type binfmt_misc{"BINFMT_MISC", "binfmt-misc.img", 0x67343323};
 inline constexpr Type cpuinfo{"CPUINFO", "cpuinfo.img", 0x61404013};

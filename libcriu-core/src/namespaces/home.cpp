@@ -37,6 +37,9 @@ Links links_of(const procfs::Task& task) {
 Home::Home(pid_t root) : root_(root), ours_(links_of(procfs::Task(::getpid()))), root_there_(root) {
   const procfs::Task task(root);
   theirs_ = links_of(task);
+  if (apart("net")) {
+    network_ = task.open("ns/net", O_RDONLY | O_CLOEXEC);
+  }
   if (apart("pid")) {
     pidfd_ = base::Fd(
         static_cast<int>(check(::syscall(SYS_pidfd_open, root, 0), "open a pidfd of", fmt::format("task {}", root))));

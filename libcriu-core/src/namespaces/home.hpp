@@ -30,6 +30,8 @@ class Home {
   const Links& ours() const { return ours_; }
   const Links& theirs() const { return theirs_; }
   bool own_pids() const { return apart("pid"); }
+  // Their network namespace, which this keeps in being; -1: it is ours.
+  int network() const { return network_.get(); }
   // Of the root, in a pid namespace of its own: not to be awaited by who lives there.
   void kill_root() const;
   void await_end() const;
@@ -47,6 +49,7 @@ class Home {
   Links ours_, theirs_;
   pid_t root_there_;
   mutable MountSources mount_sources_;
+  base::Fd network_;
   base::Fd pidfd_;  // of a root in a pid namespace of its own
 };
 

@@ -39,6 +39,23 @@ RestoredHome::RestoredHome(const RestoreContext& context, const RestoredIpc& ipc
         "cannot restore",
         fmt::format("{}: it was in a pid namespace of its own and not its init", context.checkpoint.root().name()), 0);
   }
+  try {
+    populate(ipc);
+  } catch (...) {
+    leave();
+    throw;
+  }
+}
+
+void RestoredHome::populate(const RestoredIpc& ipc) {
+  const auto& context = context_;
+  const auto& theirs = context.checkpoint.root().ids;
+  const auto& ours = context.checkpoint.inventory.root_ids();
+  if (theirs.net_ns_id() != ours.net_ns_id() || !context.options.join_net.empty()) {
+    network_ = std::make_unique<RestoredNet>(context, theirs.net_ns_id());
+    make("net", CLONE_NEWNET, network_->given());
+    network_->make();
+  }
   if (theirs.uts_ns_id() != ours.uts_ns_id()) {
     make("uts", CLONE_NEWUTS);
     restore_uts(context.images, theirs.uts_ns_id());
@@ -49,13 +66,8 @@ RestoredHome::RestoredHome(const RestoreContext& context, const RestoredIpc& ipc
     outer_directory_ = context.internal(base::Fd(check(::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", ".")));
     tarball::load();
     make("mnt", CLONE_NEWNS);
-    try {
-      const auto inside = ipc.enter();  // which message queues are seen in a mount
-      mounts_->make();
-    } catch (...) {
-      leave();
-      throw;
-    }
+    const auto inside = ipc.enter();  // which message queues are seen in a mount
+    mounts_->make();
   }
 }
 
@@ -67,16 +79,22 @@ RestoredHome::~RestoredHome() {
   }
 }
 
-void RestoredHome::make(const char* name, int flag) {
+void RestoredHome::make(const char* name, int flag, int given) {
   Namespace made{flag, context_.internal(current(name)), {}};
-  check(::unshare(flag), "make a namespace", name);
+  if (given < 0) {
+    check(::unshare(flag), "make a namespace", name);
+  } else {
+    check(::setns(given, flag), "enter the namespace given for", name);
+  }
   before_.push_back(std::move(made));
   before_.back().made = context_.internal(current(name));
 }
 
-void RestoredHome::leave() const {
+void RestoredHome::leave(int but) const {
   for (auto ns = before_.rbegin(); ns != before_.rend(); ++ns) {
-    check(::setns(ns->before.get(), ns->flag), "leave the namespaces of the tree");
+    if (ns->flag != but) {
+      check(::setns(ns->before.get(), ns->flag), "leave the namespaces of the tree");
+    }
   }
   if (outer_root_) {
     check(::fchdir(outer_root_.get()), "go back to", "the root directory");
@@ -85,15 +103,17 @@ void RestoredHome::leave() const {
   }
 }
 
-void RestoredHome::enter() const {
+void RestoredHome::enter(int but) const {
   for (const auto& ns : before_) {
-    check(::setns(ns.made.get(), ns.flag), "enter the namespaces of the tree");
+    if (ns.flag != but) {
+      check(::setns(ns.made.get(), ns.flag), "enter the namespaces of the tree");
+    }
   }
 }
 
 RestoredHome::Outside::~Outside() {
   try {
-    home_.enter();
+    home_.enter(but_);
   } catch (const Error& error) {
     LOG_ERROR("{}", error.what());
   }

@@ -7,6 +7,7 @@
 
 #include "base/fd.hpp"
 #include "namespaces/ipc.hpp"
+#include "namespaces/net.hpp"
 #include "namespaces/restored_mounts.hpp"
 #include "outside.hpp"
 #include "restore_context.hpp"
@@ -26,17 +27,29 @@ class RestoredHome {
   bool any() const { return own_pids_ || !before_.empty(); }
   bool own_pids() const { return own_pids_; }
 
+  // When the restore can no longer fail.
+  void keep() {
+    if (network_ != nullptr) {
+      network_->keep();
+    }
+  }
+
   // While it lives, this process is where it came from.
   class Outside {
    public:
-    explicit Outside(const RestoredHome& home) : home_(home) { home_.leave(); }
+    // `but`: the namespace, by its flag, that it stays in.
+    explicit Outside(const RestoredHome& home, int but = 0) : home_(home), but_(but) { home_.leave(but); }
     ~Outside();
     Outside(const Outside&) = delete;
     Outside& operator=(const Outside&) = delete;
 
    private:
     const RestoredHome& home_;
+    const int but_;
   };
+
+  // Its network; nullptr: ours.
+  RestoredNet* network() const { return network_.get(); }
 
   // What of the mounts shows pids waits until there are some: in the deputy, while no task of the tree looks at /proc.
   bool has_late_mounts() const { return own_pids_ && mounts_ != nullptr; }
@@ -51,13 +64,16 @@ class RestoredHome {
     int flag;
     base::Fd before, made;
   };
-  void leave() const;
-  void enter() const;
-  void make(const char* name, int flag);
+  void populate(const RestoredIpc&);
+  void leave(int but = 0) const;
+  void enter(int but) const;
+  // A new one, or the one that is given.
+  void make(const char* name, int flag, int given = -1);
   pid_t free_pid() const;
 
   const RestoreContext& context_;
   bool own_pids_ = false;
+  std::unique_ptr<RestoredNet> network_;
   std::unique_ptr<RestoredMounts> mounts_;
   base::Fd outer_root_, outer_directory_;  // a mount namespace is entered at its root
   std::vector<Namespace> before_;          // and after: those that it made

@@ -18,6 +18,7 @@
 #include "base/error.hpp"
 #include "kernel/procfs.hpp"
 #include "log.hpp"
+#include "namespaces/net.hpp"
 #include "sockets/call.hpp"
 #include "sockets/keeper_line.hpp"
 #include "sockets/soccr_call.hpp"
@@ -80,13 +81,21 @@ void take_over(const Line& line, int fd, const std::string& what) {
 void Guard::Unmap::operator()(Line* line) const { ::munmap(line, sizeof(Line)); }
 
 Guard::~Guard() {
-  if (!keepers_.empty() && lock_ != nullptr) {
-    lock_->hand_over();
+  try {
+    const namespaces::InsideNet inside(network_);
+    if (!keepers_.empty() && lock_ != nullptr) {
+      lock_->hand_over();
+    }
+    await_keepers();
+    lock_.reset();
+  } catch (const Error& error) {
+    LOG_ERROR("{}", error.what());
   }
-  await_keepers();
 }
 
 std::string Guard::serve(const outside::Request& request) {
+  // Where the connections are, the lock is; among our own mounts, where its programs are. Keepers are born there, too.
+  const namespaces::InsideNet inside(network_);
   switch (static_cast<Call>(request.errand.value)) {
     case Call::lock:
       return lock(request);

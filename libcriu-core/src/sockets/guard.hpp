@@ -20,8 +20,8 @@ struct Line;
 
 class Guard {
  public:
-  // Of the connections of this tree.
-  explicit Guard(pid_t root) : root_(root) {}
+  // Of the connections of this tree, in that network namespace (-1: ours).
+  explicit Guard(pid_t root, int network) : root_(root), network_(network) {}
   // Whoever is left sees for himself what has become of the tree; waits for that.
   ~Guard();
   Guard(const Guard&) = delete;
@@ -49,6 +49,7 @@ class Guard {
   void await_keepers();
 
   pid_t root_;
+  int network_;
   base::Fd tree_;  // its pidfd
   bool silent_ = false, complete_ = false;
   std::string name_, owner_;

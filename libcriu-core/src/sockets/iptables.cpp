@@ -270,6 +270,27 @@ void remove_tables(unsigned made) {
   }
 }
 
+std::string save_legacy(bool v6) {
+  const std::string tables = v6 ? "/proc/thread-self/net/ip6_tables_names" : "/proc/thread-self/net/ip_tables_names";
+  const base::Fd file(::open(tables.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file || read_all(file.get()).empty()) {
+    return {};  // a kernel, or a namespace, without any
+  }
+  std::string rules;
+  const std::string program = v6 ? "ip6tables-legacy-save" : "iptables-legacy-save";
+  if (const int status = run({program}, {}, &rules); status != 0) {
+    throw Error("save the rules of iptables", program, status == 127 ? ENOENT : 0);
+  }
+  return rules;
+}
+
+void restore_legacy(bool v6, const std::string& rules) {
+  const std::string program = v6 ? "ip6tables-legacy-restore" : "iptables-legacy-restore";
+  if (const int status = run({program, "-w"}, rules); status != 0) {
+    throw Error("restore the rules of iptables", program, status == 127 ? ENOENT : 0);
+  }
+}
+
 Use::Use(std::string chain) : chain_(std::move(chain)), tables_(missing_tables()) {
   Pipe pipe("iptables");
   ended_ = std::move(pipe.reader);
@@ -332,6 +353,13 @@ void remove_rules(const std::vector<Connection>& connections) {
         restore(v6, line + "\n");
       }
     }
+  }
+}
+
+void remove_namespace_lock(bool v6) {
+  if (restore(v6, removal_of("CRIU")) != 0) {
+    throw Error("unlock the network", v6 ? "ip6tables-restore" : "iptables-restore", 0,
+                "the dump locked the network with iptables, which must be usable here to unlock it");
   }
 }
 

@@ -41,6 +41,10 @@ class Use {
   base::Fd ended_, alive_;  // a pipe: its writing end is with us and the programs that we run
 };
 
+// All rules in the tables that iptables had before nftables, of the namespace of the caller; empty when there are none.
+std::string save_legacy(bool v6);
+void restore_legacy(bool v6, const std::string& rules);
+
 // Those of processes that are gone.
 void remove_stale();
 
@@ -48,5 +52,7 @@ void remove_stale();
 void add_rules(const std::vector<Connection>&);
 void remove_rules(const std::vector<Connection>&);
 bool has_rules(const Connection&);
+// What CRIU 4.2 drops all packets of a whole network namespace with, and saves with it.
+void remove_namespace_lock(bool v6);
 
 }  // namespace criu::sockets::iptables

@@ -54,11 +54,13 @@ const Library& library() {
 
 }  // namespace
 
-Nft::Nft() : context_(library().make(NFT_CTX_DEFAULT)) {
+Nft::Nft(Output output) : context_(library().make(NFT_CTX_DEFAULT)) {
   if (context_ == nullptr || library().keep_output(context_) != 0 || library().keep_error(context_) != 0) {
     throw Error("set up nftables", {}, 0, "--network-lock iptables or skip does without it");
   }
-  library().set_flags(context_, NFT_CTX_OUTPUT_TERSE);
+  if (output == Output::terse) {
+    library().set_flags(context_, NFT_CTX_OUTPUT_TERSE);
+  }
 }
 
 Nft::~Nft() {

@@ -10,8 +10,10 @@ namespace criu::sockets {
 
 class Nft {
  public:
+  // How lists come: without what is in sets, or with all.
+  enum class Output { terse, whole };
   // An Error when the library is not there.
-  Nft();
+  explicit Nft(Output = Output::terse);
   ~Nft();
   Nft(const Nft&) = delete;
   Nft& operator=(const Nft&) = delete;

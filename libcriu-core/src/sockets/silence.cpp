@@ -2,6 +2,7 @@
 #include "sockets/silence.hpp"
 
 #include <fmt/format.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -25,7 +26,7 @@ Silence::Silence(RestoreContext& context, const namespaces::RestoredHome& home) 
   if (!ends.empty()) {
     {
       // Among the mounts of the tree there need not be the programs for it.
-      const namespaces::RestoredHome::Outside outside(home_);
+      const namespaces::RestoredHome::Outside outside(home_, CLONE_NEWNET);
       lock(ends);
     }
     make_carried();
@@ -39,7 +40,9 @@ void Silence::lock(const std::vector<Connection>& ends) {
   const auto& checkpoint = context_.checkpoint;
   name_ = lock_name(checkpoint.inventory.dump_criu_run_id(), checkpoint.root().pid());
   try {
-    left_by_dump_ = lock_exists(method_, name_, ends);
+    // One that is made anew has no lock: that of the dump went with the one before.
+    const bool is_new = home_.network() != nullptr && home_.network()->given() < 0;
+    left_by_dump_ = !is_new && lock_exists(method_, name_, ends);
   } catch (const base::Error& error) {
     throw base::Error(error.operation(), error.object(), error.code(),
                       "the dump locked the network with nftables, which must be usable here to unlock it");
@@ -73,7 +76,7 @@ void Silence::make_carried() {
 
 Silence::~Silence() {
   if (own_ != nullptr) {
-    const namespaces::RestoredHome::Outside outside(home_);
+    const namespaces::RestoredHome::Outside outside(home_, CLONE_NEWNET);
     own_.reset();
   }
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "options.hpp"
@@ -31,7 +32,9 @@ struct Survey {
   Groups groups;
   std::unordered_set<std::uint32_t> unix_met;      // UNIX sockets of the tree
   std::unordered_set<std::uint32_t> unix_outside;  // peers that have an entry though they are not of the tree
-  std::unique_ptr<Connections> connections;        // established TCP; none: nullptr
+  // Names of peers in other network namespaces, whose diagnostics are others.
+  std::unordered_map<std::uint32_t, std::string> unix_elsewhere;
+  std::unique_ptr<Connections> connections;  // established TCP; none: nullptr
 
   NetworkLockMethod lock_method(const DumpContext&) const;
   unsigned lock_tables() const;

@@ -47,6 +47,16 @@ bool something_waits(const Description& description, const UnixInfo& info) {
   return ::poll(&poll, 1, 0) > 0 && (poll.revents & POLLIN) != 0;
 }
 
+// The peer's name, also when it is in another network namespace.
+std::string name_of_peer(int fd) {
+  sockaddr_un address{};
+  socklen_t size = sizeof address;
+  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0 || size <= offsetof(sockaddr_un, sun_path)) {
+    return {};
+  }
+  return {address.sun_path, std::min<std::size_t>(size, sizeof address) - offsetof(sockaddr_un, sun_path)};
+}
+
 const UnixInfo& info_of(Saver& saver, const Description& description) {
   const auto* info = saver.sockets().diagnostics.find_unix(inode_of(description));
   if (info == nullptr) {
@@ -70,7 +80,11 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
   }
   save_name(description, info, socket);
   save_peer(description.own, socket);
-  saver.sockets().unix_met.insert(info.ino);
+  auto& survey = saver.sockets();
+  survey.unix_met.insert(info.ino);
+  if (info.peer != 0 && survey.diagnostics.find_unix(info.peer) == nullptr) {
+    survey.unix_elsewhere[info.peer] = name_of_peer(description.own);
+  }
   if (info.state != listening && !saver.dump().look_only && something_waits(description, info)) {
     save_queue(saver, description, entry.id(), info.type);
   }
@@ -85,9 +99,13 @@ bool external_allowed(const Options& options, std::uint32_t ino) {
 void save_external(Saver& saver, const Description& description, const images::unix_sk_entry& socket) {
   auto& survey = saver.sockets();
   const auto* peer = survey.diagnostics.find_unix(socket.peer());
+  const auto& name = peer != nullptr ? peer->name : survey.unix_elsewhere[socket.peer()];
   const auto object = fmt::format("{}: its peer, socket {} ({}), is outside the tree", description.what(),
-                                  socket.peer(), peer != nullptr ? name_for_people(peer->name) : "not to be found");
-  if (peer == nullptr || socket.type() != SOCK_DGRAM || peer->name.empty()) {
+                                  socket.peer(), name_for_people(name));
+  if (peer == nullptr && name.starts_with('\0')) {
+    throw Error("cannot dump", object, 0, "abstract names lead to nobody in another network namespace");
+  }
+  if (socket.type() != SOCK_DGRAM || name.empty()) {
     throw Error("cannot dump", object, 0,
                 socket.type() == SOCK_DGRAM ? "it has no name by which it could be found again"
                                             : "a connection can be dumped with both its ends only");
@@ -110,7 +128,7 @@ void save_external(Saver& saver, const Description& description, const images::u
   outside.set_state(listening);
   outside.set_uflags(extern_flag);
   outside.set_peer(0);
-  outside.set_name(peer->name);
+  outside.set_name(name);
   outside.clear_name_dir();
   outside.clear_deleted();
   outside.clear_moved_to();

@@ -13,6 +13,7 @@
 #include "check.hpp"
 #include "files/collect.hpp"
 #include "memory/dump.hpp"
+#include "namespaces/net.hpp"
 #include "task/ids.hpp"
 
 namespace criu {
@@ -64,6 +65,7 @@ class Look {
  public:
   Look(DumpContext& context, const namespaces::Home& home, pid_t root)
       : context_(context), root_(root), files_(context), ids_(home.ours()) {
+    context.net_ns_id = ids_.number_of(home.theirs().at("net"));
     context.namespaces = &ids_.namespaces();
   }
 
@@ -171,6 +173,7 @@ std::vector<std::string> obstacles(const Options& options) {
       [&](pid_t root) {
         DumpContext context{.options = options, .images = images, .look_only = true, .obstacles = {}};
         Look(context, home, root).tree();
+        namespaces::save_net(context, home);
         std::string text;
         for (const auto& obstacle : context.obstacles) {
           if (!gone(obstacle)) {
