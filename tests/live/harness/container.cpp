@@ -2,6 +2,7 @@
 #include "container.hpp"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -9,8 +10,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/fd.hpp"
+#include "live.hpp"
 
 namespace live {
 
@@ -76,12 +79,51 @@ bool share() {
          ::mount(nullptr, "/sys", nullptr, MS_UNBINDABLE, nullptr) == 0;
 }
 
+// Commands of ip, one a line, some of them for the side of the bridge.
+bool run_ip(const std::string& commands, const std::string& where = {}) {
+  const auto enter = where.empty() ? std::string() : "nsenter --net=" + where + " ";
+  const auto all = "ip -batch - >/dev/null <<END\n" + commands + "END\n";
+  return std::system((enter + all).c_str()) == 0;
+}
+
+bool fill_network(const std::string& outer) {
+  return run_ip(
+             "link set lo up\n"
+             "link add eth0 index 7 type veth peer name live0\n"
+             "link set live0 netns " +
+             outer +
+             "\n"
+             "addr add " +
+             std::string(container_address) +
+             "/24 dev eth0\n"
+             "link set eth0 up\n"
+             "route add default via " +
+             bridge_address + "\n") &&
+         run_ip("link set live0 master livebr up\n", outer);
+}
+
 }  // namespace
 
 Container::Container(const std::vector<std::string>& directories) : directories_(directories) {}
 
+bool Container::make_bridge() {
+  return run_ip("link set lo up\nlink add livebr type bridge\naddr add " + std::string(bridge_address) +
+                "/24 dev livebr\nlink set livebr up\n");
+}
+
+// Here, as programs that ran in the container would take the first of its pids.
+bool Container::make_network() {
+  const base::Fd outer(::open("/proc/self/ns/net", O_RDONLY));
+  if (!outer || ::unshare(CLONE_NEWNET) != 0) {
+    return false;
+  }
+  network_.reset(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+  const bool filled = fill_network("/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(outer.get()));
+  return ::setns(outer.get(), CLONE_NEWNET) == 0 && filled;
+}
+
 bool Container::make() const {
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+  if (::setns(network_.get(), CLONE_NEWNET) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
     return false;
   }
   std::vector<base::Fd> given;
@@ -106,7 +148,7 @@ std::vector<std::string> Container::dump_options() const {
 }
 
 std::vector<std::string> Container::restore_options() const {
-  std::vector<std::string> options;
+  std::vector<std::string> options{"--external", "veth[eth0]:live0@livebr"};
   for (std::size_t i = 0; i < directories_.size(); ++i) {
     options.insert(options.end(), {"--external", "mnt[given" + std::to_string(i) + "]:" + directories_[i]});
   }

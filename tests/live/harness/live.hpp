@@ -92,6 +92,10 @@ void fail(const char* file, int line, const std::string& text);
 // Whether the tree has namespaces, a root and mounts of its own, below an init.
 bool in_container();
 
+// There, of its link eth0, and of the bridge outside that the other end of this is a port of.
+constexpr const char* container_address = "10.44.0.2";
+constexpr const char* bridge_address = "10.44.0.1";
+
 // A path in the test's own directory.
 std::string scratch(const std::string& name);
 // What is in a file (of /proc, say); empty when it can't be read.

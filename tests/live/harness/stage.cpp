@@ -134,8 +134,11 @@ class Act {
     const auto output = is_program() ? path("output") : "/dev/null";
     if (in_container()) {
       arguments.insert(arguments.begin(), {self(), "--init"});
-      root_ = start(arguments, output, own_namespaces,
-                    [this] { return ::setenv("LIVE_CONTAINER", "yes", 1) == 0 && container_.make(); });
+      if (!container_.make_network()) {
+        over("cannot make the network of the container");
+      }
+      root_ = start(arguments, output, own_namespaces, [this] { return container_.make(); });
+      container_.let_go_of_network();
     } else {
       root_ = start(arguments, output);
     }
@@ -377,6 +380,10 @@ class Act {
   } else {
     if (config.setting == Setting::container && !make_mounts_private()) {
       outcome.failures.push_back(std::string("can't make mounts private: ") + std::strerror(errno));
+    }
+    if (config.setting == Setting::container &&
+        (::setenv("LIVE_CONTAINER", "yes", 1) != 0 || ::unshare(CLONE_NEWNET) != 0 || !Container::make_bridge())) {
+      outcome.failures.push_back(std::string("can't make a network: ") + std::strerror(errno));
     }
     // Orphans of the tree end up here instead of with an init that may reap them late.
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);

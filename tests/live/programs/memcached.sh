@@ -1,4 +1,4 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # A memcached on the port that the client chose.
-exec memcached -u root -l 127.0.0.1 -p "$(cat "$1/outside-port")" -U 0
+exec memcached -u root -l 0.0.0.0 -p "$(cat "$1/outside-port")" -U 0

@@ -16,7 +16,7 @@ http {
   uwsgi_temp_path $1/uwsgi;
   scgi_temp_path $1/scgi;
   keepalive_timeout 1000;
-  server { listen 127.0.0.1:$(cat "$1/outside-port"); location / { return 204; } }
+  server { listen $(cat "$1/outside-port"); location / { return 204; } }
 }
 CONF
 exec nginx -c "$1/nginx.conf"

@@ -10,7 +10,8 @@ chown postgres: "$dir/postgres"
 cd "$dir/postgres"
 as_postgres() { setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; }
 as_postgres "$bin/initdb" --no-sync --auth=trust --encoding=UTF8 --locale=C -D "$dir/postgres/data" >initdb.log 2>&1
+echo 'host all all 0.0.0.0/0 trust' >>"$dir/postgres/data/pg_hba.conf"
 : >"$dir/outside-made"
 exec setpriv --reuid=postgres --regid=postgres --clear-groups "$bin/postgres" -D "$dir/postgres/data" \
-  -p "$(cat "$dir/outside-port")" -c listen_addresses=127.0.0.1 -c unix_socket_directories="$dir/postgres" \
+  -p "$(cat "$dir/outside-port")" -c listen_addresses=0.0.0.0 -c unix_socket_directories="$dir/postgres" \
   -c fsync=off -c shared_buffers=16MB -c dynamic_shared_memory_type=mmap

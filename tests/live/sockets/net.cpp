@@ -156,6 +156,35 @@ int connected_to(int port, int family) {
   return fd;
 }
 
+namespace {
+
+sockaddr_in across(const char* in_a_container, int port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  ::inet_pton(AF_INET, in_container() ? in_a_container : "127.0.0.1", &address.sin_addr);
+  return address;
+}
+
+}  // namespace
+
+sockaddr_in tree_address(int port) { return across(container_address, port); }
+sockaddr_in outside_address(int port) { return across(bridge_address, port); }
+
+int connected_to(const sockaddr_in& address) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  REQUIRE(fd >= 0 && ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  return fd;
+}
+
+int bound_anywhere(int type) {
+  const int fd = ::socket(AF_INET, type, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  REQUIRE(fd >= 0 && ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  return fd;
+}
+
 void write_text(const std::string& path, const std::string& text) { std::ofstream(path) << text; }
 
 std::string outside(const std::string& name) { return scratch("outside-" + name); }
@@ -218,7 +247,7 @@ void serve() {
   std::vector<pollfd> all;
   const int log = unix_server(SOCK_DGRAM, "log");
   const int stream = unix_server(SOCK_STREAM, "stream");
-  const int tcp = bound(AF_INET, SOCK_STREAM);
+  const int tcp = bound_anywhere(SOCK_STREAM);
   REQUIRE(::listen(stream, 100) == 0 && ::listen(tcp, 1000) == 0);
   std::ofstream(outside("port")) << port_of(tcp);
   all.push_back({log, POLLIN, 0});
@@ -241,7 +270,7 @@ void serve() {
         ::close(all[i].fd);
         all[i].fd = -1;
       } else if (const std::string text(room.data(), static_cast<std::size_t>(got)); text.starts_with("call ")) {
-        connected_to(std::atoi(text.c_str() + 5));
+        connected_to(tree_address(std::atoi(text.c_str() + 5)));
       } else if (i != 0) {
         put(all[i].fd, text);
       }

@@ -35,6 +35,14 @@ int port_of(int fd);
 // A TCP connection to a port of the loopback device.
 int connected_to(int port, int family = AF_INET);
 
+// Where the tree is for who is outside, and the other way round: the loopback device, or in a container the two sides
+// of its veth.
+sockaddr_in tree_address(int port);
+sockaddr_in outside_address(int port);
+int connected_to(const sockaddr_in& address);
+// A socket that can be reached from the other side.
+int bound_anywhere(int type);
+
 // Descriptors in flight.
 void send_fd(int socket, int fd, const std::string& text);
 struct Parcel {

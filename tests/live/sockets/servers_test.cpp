@@ -49,11 +49,8 @@ int connect_when_there(int port) {
   await(
       [&] {
         fd = ::socket(AF_INET, SOCK_STREAM, 0);
-        sockaddr_in address{};
-        address.sin_family = AF_INET;
-        address.sin_port = htons(static_cast<std::uint16_t>(port));
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        const bool there = ::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+        const auto address = tree_address(port);
+        const bool there = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
         if (!there) {
           ::close(fd);
         }
@@ -139,7 +136,7 @@ void crowd() {
       [&](int port) {
         ::close(connect_when_there(port));
         while (clients.size() < count) {
-          clients.push_back(connected_to(port));
+          clients.push_back(connected_to(tree_address(port)));
         }
         REQUIRE(each(":1\r\n").empty());
       },

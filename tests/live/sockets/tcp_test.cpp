@@ -56,14 +56,6 @@ std::size_t fill(int fd) {
   return sent;
 }
 
-int try_connect_to(int fd, int port) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return ::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
-}
-
 sockaddr_un control_address() {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -75,7 +67,7 @@ sockaddr_un control_address() {
 
 // A server whose queue of connections is full until it is told to begin; it echoes what the last one sends.
 void serve_late() {
-  const int listener = bound(AF_INET, SOCK_STREAM);
+  const int listener = bound_anywhere(SOCK_STREAM);
   REQUIRE(::listen(listener, 0) == 0);
   const int first = connected_to(port_of(listener));
   const int control = ::socket(AF_UNIX, SOCK_DGRAM, 0);
@@ -100,14 +92,14 @@ void begin_to_serve(int control) {
 
 LIVE_TEST("tcp: --tcp-established is named where it is missing",
           {.dump_fails = "--tcp-established saves it", .outside = serve}) {
-  const int fd = connected_to(outside_port());
+  const int fd = connected_to(outside_address(outside_port()));
   checkpoint_here();
   put(fd, "echo");
   CHECK_EQ(take_all(fd, 4), "echo");
 }
 
 LIVE_TEST("tcp: a connection to the outside", with_outside) {
-  const int fd = connected_to(outside_port());
+  const int fd = connected_to(outside_address(outside_port()));
   put(fd, "before");
   REQUIRE(take_all(fd, 6) == "before");
   const auto names = own_address(fd) + peer_address(fd);
@@ -120,7 +112,7 @@ LIVE_TEST("tcp: a connection to the outside", with_outside) {
 }
 
 LIVE_TEST("tcp: unread data and unacknowledged data", with_outside) {
-  const int fd = connected_to(outside_port());
+  const int fd = connected_to(outside_address(outside_port()));
   put(fd, "unread");
   pollfd poll{fd, POLLIN, 0};
   REQUIRE(::poll(&poll, 1, 10000) == 1);
@@ -241,7 +233,8 @@ LIVE_TEST("tcp: a call that nobody has answered yet (SYN_SENT)",
           {.dump = {"--tcp-established"}, .restore = {"--tcp-established"}, .outside = serve_late}) {
   const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   const int control = ::socket(AF_UNIX, SOCK_DGRAM, 0);
-  REQUIRE(try_connect_to(fd, outside_port()) == -1 && errno == EINPROGRESS);
+  const auto there = outside_address(outside_port());
+  REQUIRE(::connect(fd, reinterpret_cast<const sockaddr*>(&there), sizeof there) == -1 && errno == EINPROGRESS);
   REQUIRE(state_of_tcp(fd) == TCP_SYN_SENT);
   checkpoint_here();
   CHECK_EQ(state_of_tcp(fd), TCP_SYN_SENT);
@@ -256,7 +249,7 @@ LIVE_TEST("tcp: a call that nobody has answered yet (SYN_SENT)",
 LIVE_TEST("tcp: a connection that only a queue holds", with_outside) {
   int carrier[2];
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, carrier) == 0);
-  const int fd = connected_to(outside_port());
+  const int fd = connected_to(outside_address(outside_port()));
   const auto names = own_address(fd) + peer_address(fd);
   put(fd, "before");
   REQUIRE(take_all(fd, 6) == "before");
@@ -292,9 +285,9 @@ LIVE_TEST("tcp: a connection that tasks share, IPv4 over an IPv6 socket", establ
 
 LIVE_TEST("tcp: --skip-in-flight leaves out who waits to be accepted",
           {.dump = {"--tcp-established", "--skip-in-flight"}, .restore = {"--tcp-established"}, .outside = serve}) {
-  const int listener = bound(AF_INET, SOCK_STREAM);
+  const int listener = bound_anywhere(SOCK_STREAM);
   REQUIRE(::listen(listener, 5) == 0);
-  const int fd = connected_to(outside_port());
+  const int fd = connected_to(outside_address(outside_port()));
   put(fd, "call " + std::to_string(port_of(listener)) + "\n");
   pollfd poll{listener, POLLIN, 0};
   REQUIRE(::poll(&poll, 1, 10000) == 1);
@@ -305,7 +298,7 @@ LIVE_TEST("tcp: --skip-in-flight leaves out who waits to be accepted",
 
 LIVE_TEST("tcp: restored closed with --tcp-close",
           {.dump = {"--tcp-close"}, .restore = {"--tcp-close"}, .not_dry = true, .outside = serve}) {
-  const int fd = connected_to(outside_port());
+  const int fd = connected_to(outside_address(outside_port()));
   checkpoint_here();
   CHECK_EQ(::send(fd, "x", 1, MSG_NOSIGNAL), -1);
   char byte = 0;
@@ -315,7 +308,7 @@ LIVE_TEST("tcp: restored closed with --tcp-close",
 LIVE_TEST("tcp: with iptables", {.dump = {"--tcp-established", "--network-lock", "iptables"},
                                  .restore = {"--tcp-established"},
                                  .outside = serve}) {
-  const int fd = connected_to(outside_port());
+  const int fd = connected_to(outside_address(outside_port()));
   checkpoint_here();
   put(fd, "after");
   CHECK_EQ(take_all(fd, 5), "after");
@@ -324,7 +317,7 @@ LIVE_TEST("tcp: with iptables", {.dump = {"--tcp-established", "--network-lock",
 LIVE_TEST("tcp: without a lock", {.dump = {"--tcp-established", "--network-lock", "skip"},
                                   .restore = {"--tcp-established"},
                                   .outside = serve}) {
-  const int fd = connected_to(outside_port());
+  const int fd = connected_to(outside_address(outside_port()));
   checkpoint_here();
   put(fd, "after");
   CHECK_EQ(take_all(fd, 5), "after");
@@ -343,7 +336,7 @@ LIVE_TEST("tcp: a tampered image is refused",
                  }
                },
            .outside = serve}) {
-  const int fd = connected_to(outside_port());
+  const int fd = connected_to(outside_address(outside_port()));
   put(fd, "unread");
   int waiting = 0;
   await([&] { return ::ioctl(fd, FIONREAD, &waiting) == 0 && waiting == 6; }, "the echo is there");
