@@ -163,7 +163,9 @@ LIVE_TEST("net: rules of nftables") {
       "  chain incoming { type filter hook input priority 5; policy drop; iif lo accept; tcp dport @ports counter "
       "accept; }\n"
       "}\n"
-      "table ip6 other { chain outgoing { type filter hook output priority filter; meta mark 0x5 drop; } }\n"
+      "table ip6 other {\n"
+      "  chain outgoing { type filter hook output priority filter; meta mark 0x5 drop; }\n"
+      "}\n"
       "END");
   const auto before = output_of("nft list ruleset");
   checkpoint_here();

@@ -83,6 +83,9 @@ void put_type(const Seen& link, images::net_device_entry& entry) {
     entry.set_type(images::VETH);
   } else if (link.kind == "bridge") {
     entry.set_type(images::BRIDGE);
+    if (Attributes(link.data).value<std::uint8_t>(IFLA_BR_VLAN_FILTERING).value_or(0) != 0) {
+      throw Error("not supported by this version", fmt::format("the bridge {} filters VLANs", link.name), 0);
+    }
     entry.mutable_extension()->set_data(bytes_of(link.data));
   } else if (link.kind == "macvlan") {
     entry.set_type(images::MACVLAN);
@@ -173,7 +176,6 @@ constexpr auto bridge_settings = std::to_array<unsigned>({IFLA_BR_FORWARD_DELAY,
                                                           IFLA_BR_AGEING_TIME,
                                                           IFLA_BR_STP_STATE,
                                                           IFLA_BR_PRIORITY,
-                                                          IFLA_BR_VLAN_FILTERING,
                                                           IFLA_BR_VLAN_PROTOCOL,
                                                           IFLA_BR_GROUP_FWD_MASK,
                                                           IFLA_BR_MCAST_ROUTER,
@@ -390,10 +392,10 @@ void RestoredLinks::create_bridge(const images::net_device_entry& link) {
     info.nest(IFLA_INFO_DATA, [&](Request& data) {
       const auto& told = link.extension().data();
       copy(told, bridge_settings, data);
-      // Values of options and a mask: those that are off are so in a new bridge, and not every kernel can be told.
+      // What is off is so in a new bridge, and not every kernel can be told. The options are values and a mask.
+      const Attributes attributes(as_bytes(told));
       using Options = std::array<std::uint32_t, 2>;
-      if (const auto options = Attributes(as_bytes(told)).value<Options>(IFLA_BR_MULTI_BOOLOPT);
-          options && options->front() != 0) {
+      if (const auto options = attributes.value<Options>(IFLA_BR_MULTI_BOOLOPT); options && options->front() != 0) {
         data.add(IFLA_BR_MULTI_BOOLOPT, Options{options->front(), options->front()});
       }
     });
