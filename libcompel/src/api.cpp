@@ -2,7 +2,9 @@
 // The C interface: turns exceptions into negative errnos, and does nothing else.
 #include <compel/compel.h>
 
+#include <cstddef>
 #include <cstring>
+#include <functional>
 
 #include "error.hpp"
 #include "freeze.hpp"
@@ -25,13 +27,21 @@ int done(Body body) noexcept {
 int freeze(pid_t pid, bool whole, const compel_options* options, compel_tree** out) noexcept {
   return done([&] {
     constexpr unsigned default_timeout = 10;
-    if (options != nullptr && options->size < sizeof(compel_options)) {
+    if (options != nullptr && options->size < offsetof(compel_options, held)) {
       throw base::Error("seize", "compel_options", EINVAL, "size is not set");
     }
     compel::release_stragglers();
     const unsigned timeout =
         options == nullptr || options->timeout_seconds == 0 ? default_timeout : options->timeout_seconds;
-    *out = new compel_tree(pid, whole, timeout);
+    std::function<void()> let_go;
+    if (options != nullptr && options->size >= sizeof(compel_options) && options->held != nullptr) {
+      let_go = [options] {
+        if (const int result = options->held(options->held_argument); result < 0) {
+          throw base::Error("let go", "what held the tasks", -result);
+        }
+      };
+    }
+    *out = new compel_tree(pid, whole, timeout, let_go);
   });
 }
 

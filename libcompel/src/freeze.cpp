@@ -23,7 +23,7 @@ std::uint64_t now() {
 
 }  // namespace
 
-compel_tree::compel_tree(pid_t root, bool whole, unsigned timeout_seconds) {
+compel_tree::compel_tree(pid_t root, bool whole, unsigned timeout_seconds, const std::function<void()>& let_go) {
   const std::uint64_t deadline = now() + timeout_seconds * std::uint64_t{1'000'000'000};
   const auto about = procfs::stat(root);
   if (root <= 0 || !about) {
@@ -31,6 +31,11 @@ compel_tree::compel_tree(pid_t root, bool whole, unsigned timeout_seconds) {
   }
   add(root, about->ppid);
   try {
+    if (let_go) {
+      tell_all_held(whole);
+      let_go();
+      wait_for_all(deadline);
+    }
     freeze_all(whole, deadline);
   } catch (...) {
     // Who was told to stop has to stop before it can be let go.
@@ -79,6 +84,21 @@ bool compel_tree::look_at(compel_task& task) {
     }
   }
   return grew;
+}
+
+// Nobody moves, so one look finds all; nor can they stop, so nobody is waited for.
+void compel_tree::tell_all_held(bool whole) {
+  for (std::size_t i = 0; i < tasks_.size(); ++i) {
+    auto& task = *tasks_[i];
+    task.seize_new_threads(unsettled_);
+    children_.clear();
+    if (whole) {
+      task.children(children_);
+    }
+    for (const pid_t child : children_) {
+      add(child, task.pid());
+    }
+  }
 }
 
 void compel_tree::freeze_all(bool whole, std::uint64_t deadline) {

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-only
 #pragma once
 
+#include <functional>
+
 #include "task.hpp"
 
 struct compel_tree {
  public:
-  // With `whole` the descendants too. Throws, and then everything goes on as it was.
-  compel_tree(pid_t root, bool whole, unsigned timeout_seconds);
+  // With `whole` the descendants too. Throws, and then everything goes on as it was. `let_go`: of tasks that something
+  // else holds, so that they cannot stop yet.
+  compel_tree(pid_t root, bool whole, unsigned timeout_seconds, const std::function<void()>& let_go);
   ~compel_tree();
 
   std::vector<std::unique_ptr<compel_task>>& tasks() { return tasks_; }
@@ -16,6 +19,7 @@ struct compel_tree {
  private:
   void add(pid_t pid, pid_t ppid);
   bool look_at(compel_task& task);
+  void tell_all_held(bool whole);
   bool look_again(std::uint64_t deadline);
   void freeze_all(bool whole, std::uint64_t deadline);
   void wait_for_all(std::uint64_t deadline);

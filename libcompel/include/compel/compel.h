@@ -56,6 +56,13 @@ const char* compel_version(void);
 struct compel_options {
   size_t size;              /* sizeof(struct compel_options), so that the struct may grow */
   unsigned timeout_seconds; /* how long tasks may take to stop; 0 means 10 */
+  /*
+   * Not NULL: until this is called the tasks stand still by other means, a frozen control group. It is called once,
+   * when all of them have been told to stop, to let them go: they stop before they run a single instruction. It returns
+   * 0 or a negative errno, which becomes that of the freeze.
+   */
+  int (*held)(void* argument);
+  void* held_argument;
 };
 
 /*

@@ -12,6 +12,7 @@
 #include <compel/compel.h>
 
 #include <exception>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -50,6 +51,7 @@ enum class State { alive = COMPEL_ALIVE, stopped = COMPEL_STOPPED, zombie = COMP
 
 struct Options {
   unsigned timeout_seconds = 10;
+  std::function<int()> held{};  // lets tasks go that something else holds; 0 or a negative errno, no exceptions
 };
 
 // Owns a loaded blob. When its task is released before, nothing of it is left there and all calls fail.
@@ -228,6 +230,10 @@ class Tree {
     compel_options raw{};
     raw.size = sizeof raw;
     raw.timeout_seconds = options.timeout_seconds;
+    if (options.held) {
+      raw.held = [](void* held) { return (*static_cast<std::function<int()>*>(held))(); };
+      raw.held_argument = &options.held;
+    }
     Tree tree;
     check(function(pid, &raw, &tree.handle_));
     return tree;
