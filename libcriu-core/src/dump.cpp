@@ -13,6 +13,8 @@
 #include "action_scripts.hpp"
 #include "files/io_uring.hpp"
 #include "log.hpp"
+#include "namespaces/cgroups.hpp"
+#include "namespaces/freezer.hpp"
 #include "namespaces/home.hpp"
 #include "namespaces/ipc.hpp"
 #include "namespaces/mounts.hpp"
@@ -142,8 +144,9 @@ std::string new_run_id() {
 namespace {
 
 // What is done where the tree lives. Returns what it cost.
-images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home, image::Directory& images) {
-  DumpContext context{.options = options, .images = images};
+images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home, image::Directory& images,
+                                   namespaces::Cgroups& cgroups, namespaces::Freezer& freezer) {
+  DumpContext context{.options = options, .images = images, .cgroups = &cgroups};
   // A tree that goes on need not wait for the disk, unless a script is to see it frozen.
   const bool early =
       options.final_state == FinalState::running && options.action_scripts.empty() && options.listener == nullptr;
@@ -155,7 +158,8 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
   task::Collected all(context, home);
   pause_devices(options.tree);
   const Stopwatch freezing;
-  task::FrozenTree tree(options.tree, options.timeout);
+  task::FrozenTree tree(options.tree, options.timeout, freezer);
+  const namespaces::Freezer::PutBack put_back(freezer);  // before the tree is let go
   images::dump_stats_entry stats;
   stats.set_freezing_time(freezing.microseconds());
   const Stopwatch frozen;
@@ -166,6 +170,7 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
     plugins::tell(CR_PLUGIN_HOOK__CHECKPOINT_DEVICES, task.pid);
   }
   unseal(images);
+  cgroups.survey(tree);
   task::save_tree(context, tree);
   if (home.network() >= 0) {
     outside::tell(Event::network_lock);
@@ -192,10 +197,12 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
   if (all.ids.root().mnt_ns_id() != all.ids.own().mnt_ns_id()) {
     namespaces::save_mounts(context, root, all.ids.root().mnt_ns_id(), home.mount_sources());
   }
+  cgroups.save(images, freezer.frozen_before());
   namespaces::save_uts(images, all.ids.root(), all.ids.own());
   namespaces::save_clocks(images, root, all.ids.root(), all.ids.own());
   stop_at_obstacles(context);
   if (early) {
+    freezer.put_back();
     tree.release(FinalState::running);
     stats.set_frozen_time(frozen.microseconds());
   }
@@ -220,6 +227,8 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
       if (home.own_pids()) {
         outside::ask({outside::Errand::Kind::kill_root, 0});  // an init is deaf to that from inside
       }
+    } else {
+      freezer.put_back();
     }
     tree.release(options.final_state);
     if (keepers != nullptr) {
@@ -241,6 +250,8 @@ void dump(const Options& options) {
   run_scripts(options, Event::pre_dump, scripts);
   Plugins loaded(options, CR_PLUGIN_STAGE__DUMP, images.fd());
   const namespaces::Home home(options.tree);
+  namespaces::Cgroups cgroups(options, home, options.tree);
+  namespaces::Freezer freezer(options.freeze_cgroup);
   std::optional<sockets::Guard> guard(std::in_place, options.tree, home.network());
   bool locked = false;  // as scripts know it
   const auto serve = [&](const outside::Request& request) {
@@ -271,7 +282,7 @@ void dump(const Options& options) {
         [&](pid_t root) {
           auto there = options;
           there.tree = root;
-          return dump_tree(there, home, images).SerializeAsString();
+          return dump_tree(there, home, images, cgroups, freezer).SerializeAsString();
         },
         serve);
   } catch (...) {

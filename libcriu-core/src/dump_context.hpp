@@ -18,6 +18,10 @@
 
 namespace criu {
 
+namespace namespaces {
+class Cgroups;
+}
+
 // A random UUID.
 std::string new_run_id();
 
@@ -43,6 +47,7 @@ struct DumpContext {
       controlling.emplace(terminal, session);
     }
   }
+  const namespaces::Cgroups* cgroups = nullptr;
   // Of this dump; names what outlives it.
   std::string run_id = new_run_id();
   // For what needs no ptrace.

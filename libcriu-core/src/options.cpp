@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
@@ -276,6 +277,35 @@ void set_network_lock(Options& options, const Given& given) {
   }
 }
 
+void set_manage_cgroups(Options& options, const Given& given) {
+  constexpr std::pair<std::string_view, CgroupMode> modes[] = {
+      {"ignore", CgroupMode::ignore}, {"none", CgroupMode::none}, {"props", CgroupMode::props},
+      {"soft", CgroupMode::soft},     {"full", CgroupMode::full}, {"strict", CgroupMode::strict}};
+  const std::string_view value = given.value != nullptr ? given.value : "soft";
+  const auto mode = std::find_if(std::begin(modes), std::end(modes), [&](const auto& it) { return it.first == value; });
+  if (mode == std::end(modes)) {
+    throw UsageError("Unknown cgroups mode " + std::string(value), {}, 0,
+                     "it is ignore, none, props, soft, full or strict");
+  }
+  options.manage_cgroups = mode->second;
+}
+
+// "[CTRL:]/PATH"
+void add_cgroup_root(Options& options, const Given& given) {
+  const std::string_view value = given.value;
+  const auto colon = value.find(':');
+  auto path = std::string(colon == value.npos ? value : value.substr(colon + 1));
+  if (!path.starts_with('/')) {
+    throw base::Error("invalid argument for " + std::string(given.spelled), std::string(value), 0,
+                      "it is [CONTROLLER:]/PATH");
+  }
+  if (colon == value.npos) {
+    options.cgroup_root = std::move(path);
+  } else {
+    options.cgroup_roots[std::string(value.substr(0, colon))] = std::move(path);
+  }
+}
+
 void check_all(Options& options, const Given&) { options.check_extra = options.check_experimental = true; }
 
 void refuse_ms(Options&, const Given&) {
@@ -314,7 +344,7 @@ constexpr OptionInfo table[] = {
   {"libdir", 'L', value, false, dumps | restore_command, "DIR", general, "where plugins are (default: /usr/lib/criu)", text<&Options::libdir>},
   {"root", 'r', value, false, restore_command, "PATH", general, "the root of the restored mount namespace", text<&Options::root>},
   {"timeout", 0, value, false, dumps, "SECONDS", general, "how long freezing the tree may take (default: 10; 0: as long as it takes)", set_timeout},
-  {"freeze-cgroup", 0, value, false, dumps, "PATH", general, "freeze the tree by its control group", nullptr},
+  {"freeze-cgroup", 0, value, false, dumps, "PATH", general, "freeze the tree by its control group", text<&Options::freeze_cgroup>},
   {"external", 0, value, false, both, "RES", general, "a resource that is not the tree's own (so far: tty[RDEV:DEV], file[MNT:INODE], unix[INODE], mnt[POINT]:KEY, net[INODE]:NAME, at the restore mnt[KEY]:PATH, veth[LINK]:NAME[@BRIDGE], macvlan[LINK]:NAME, netdev[LINK]:NAME, and mnt[])", add_external},
   {"empty-ns", 0, value, false, both, "net", general, "make a network namespace without saving or restoring what is in it", set_empty_ns},
   {"action-script", 0, value, false, every_command, "PATH", general, "run this at every stage", append<&Options::action_scripts>},
@@ -365,12 +395,12 @@ constexpr OptionInfo table[] = {
   {"skip-mnt", 0, value, false, dump_command, "PATH", mounts, "leave a mount out", append<&Options::skip_mnt>},
   {"enable-fs", 0, value, false, both, "NAME,…|all", mounts, "file systems of these types can be mounted anew", add_filesystems},
 
-  {"manage-cgroups", 0, maybe, false, both, "MODE", cgroups, "what to do with control groups (only ignore so far)", nullptr, "ignore"},
-  {"cgroup-root", 0, value, false, both, "[CTRL:]PATH", cgroups, "where control groups start", nullptr},
-  {"cgroup-props", 0, value, false, dump_command, "STRING", cgroups, "which properties to save", nullptr},
-  {"cgroup-props-file", 0, value, false, dump_command, "FILE", cgroups, "the same from a file", nullptr},
-  {"cgroup-dump-controller", 0, value, false, dump_command, "NAME", cgroups, "which controllers to save", nullptr},
-  {"cgroup-yard", 0, value, false, both, "DIR", cgroups, "where controllers are mounted", nullptr},
+  {"manage-cgroups", 0, maybe, false, both, "MODE", cgroups, "what to do with control groups: ignore, none, props, soft, full or strict (default: soft)", set_manage_cgroups},
+  {"cgroup-root", 0, value, false, both, "[CTRL:]PATH", cgroups, "where the control groups of a controller begin", add_cgroup_root},
+  {"cgroup-props", 0, value, false, dump_command, "STRING", cgroups, "which properties to save", text<&Options::cgroup_props>},
+  {"cgroup-props-file", 0, value, false, dump_command, "FILE", cgroups, "the same from a file", text<&Options::cgroup_props_file>},
+  {"cgroup-dump-controller", 0, value, false, dump_command, "NAME", cgroups, "which controllers to save (default: all)", append<&Options::cgroup_controllers>},
+  {"cgroup-yard", 0, value, false, both, "DIR", cgroups, "a directory where all controllers are mounted", text<&Options::cgroup_yard>},
 
   {"track-mem", 0, none, true, dumps, nullptr, memory, "track changes of memory for the next dump", nullptr},
   {"auto-dedup", 0, none, true, pages, nullptr, memory, "remove pages from older images as they are replaced", nullptr},
@@ -548,7 +578,8 @@ void resolve_paths(Options& options) {
     options.work_dir = options.images_dir;
   }
   absolute(options.work_dir, here);
-  for (auto* path : {&options.libdir, &options.root}) {
+  for (auto* path :
+       {&options.libdir, &options.root, &options.cgroup_props_file, &options.cgroup_yard, &options.freeze_cgroup}) {
     if (!path->empty()) {
       absolute(*path, here);
     }

@@ -5,7 +5,9 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -20,6 +22,16 @@ enum class FileValidation { size, build_id };
 
 // How connections are kept silent between dump and restore; the numbers are the inventory's.
 enum class NetworkLockMethod : std::uint32_t { iptables = 0, nftables = 1, skip = 2, any = 3 };
+
+// What a restore does with control groups.
+enum class CgroupMode {
+  ignore,  // nothing: tasks are where the restoring program is
+  none,    // they are put where they were; the groups must be there
+  props,   // and get the properties that they had
+  soft,    // groups that are missing are made, with their properties
+  full,    // and those that are there get theirs, too
+  strict,  // none may be there
+};
 
 // What a person can ask for; a mask, for an option can matter to several.
 enum Command : unsigned {
@@ -84,6 +96,14 @@ struct Options {
   bool empty_net = false;  // --empty-ns net
   std::string join_net;    // --join-ns net:…: the path of a network namespace to restore into
   NetworkLockMethod network_lock = NetworkLockMethod::any;
+
+  CgroupMode manage_cgroups = CgroupMode::soft;
+  std::optional<std::string> cgroup_root;           // of all controllers that
+  std::map<std::string, std::string> cgroup_roots;  // do not have one of their own
+  std::string cgroup_props, cgroup_props_file;
+  std::vector<std::string> cgroup_controllers;  // those that are looked at; none: all
+  std::string cgroup_yard;                      // where they are mounted; empty: that does not matter
+  std::string freeze_cgroup;
 
   bool check_extra = false;
   bool check_experimental = false;

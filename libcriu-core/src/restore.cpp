@@ -14,6 +14,7 @@
 #include "log.hpp"
 #include "memory/restore.hpp"
 #include "namespaces/ipc.hpp"
+#include "namespaces/restored_cgroups.hpp"
 #include "namespaces/restored_home.hpp"
 #include "namespaces/time.hpp"
 #include "outside.hpp"
@@ -52,11 +53,13 @@ void bring_to_life(RestoreContext& context, task::Master& master, task::Handover
   plugins::tell(CR_PLUGIN_HOOK__POST_FORKING);
 
   master.wait(restorer::Stage::rebuilt);
+  context.cgroups->place_threads();
   handover.attach();
   outside::open_gate(restorer::Stage::rebuilt);
   master.wait(restorer::Stage::ready);
   context.shared_objects.seal();  // everything is mapped by now
   ipc.settle();
+  context.cgroups->set_properties();
   outside::tell(Event::post_restore);
   handover.stop();
   handover.put_registers();
@@ -73,6 +76,7 @@ void bring_to_life(RestoreContext& context, task::Master& master, task::Handover
   outside::ask({outside::Errand::Kind::unlock, 0});
   silence.end();
   handover.release(context.options.final_state == FinalState::stopped);
+  context.cgroups->freeze();
 }
 
 }  // namespace
@@ -87,6 +91,8 @@ pid_t restore(const Options& options) {
   RestoreContext context{
       .options = options, .images = std::move(images), .checkpoint = checkpoint, .files = files::Plan(checkpoint)};
   run_scripts(options, Event::pre_restore, {context.images.fd(), 0});
+  namespaces::RestoredCgroups cgroups(context);
+  context.cgroups = &cgroups;
   task::Master master(context, family);  // the memory shared with the tasks, the gates of the stages
   family.study_memories(context);
   Plugins loaded(options, CR_PLUGIN_STAGE__RESTORE, context.images.fd());
@@ -94,6 +100,7 @@ pid_t restore(const Options& options) {
   plugins::tell(CR_PLUGIN_HOOK__RESTORE_INIT);
   context.objects.inherited = files::InheritedFds(context);
   context.shared_objects.restore(context);
+  cgroups.make();
   namespaces::RestoredIpc ipc(context);
   namespaces::RestoredHome home(context, ipc);
   files::prepare(context);
@@ -143,6 +150,7 @@ pid_t restore(const Options& options) {
         return std::string();
       });
   master.disown();
+  cgroups.keep();
   ipc.keep();
   home.keep();
   context.objects.remaps.unlink_links();

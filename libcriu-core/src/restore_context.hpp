@@ -17,6 +17,10 @@
 
 namespace criu {
 
+namespace namespaces {
+class RestoredCgroups;
+}
+
 struct RestoreContext {
   const Options& options;
   image::Directory images;
@@ -32,6 +36,7 @@ struct RestoreContext {
   files::Plan files;
   files::Objects objects;
   memory::SharedObjects shared_objects;
+  namespaces::RestoredCgroups* cgroups = nullptr;
 
   // Moves a descriptor out of the way of the restored ones.
   base::Fd internal(base::Fd fd) const;

@@ -124,6 +124,8 @@ class Talking(Case):
         self.fails("restore", "-S", says="--restore-sibling only makes sense with --restore-detached")
         self.fails("dump", "-t1", "--file-validation", "md5", says="Unknown file validation method md5", usage=True)
         self.fails("restore", "--ext-mount-map", "key", says="--ext-mount-map wants KEY:VALUE", usage=True)
+        self.fails("dump", "--manage-cgroups=some", says="Unknown cgroups mode some", usage=True)
+        self.fails("dump", "-t1", "--cgroup-root", "cpu:here", says="[CONTROLLER:]/PATH")
         self.fails("check", "--ms", says="--ms is deprecated")
         self.fails("dump", "--inherit-fd", "fd[1]:x", says="--inherit-fd is restore-only option")
         self.fails("dump", "-D", "nowhere", says="Couldn't open image dir")
@@ -139,11 +141,9 @@ class Talking(Case):
 
     def test_every_later_option(self):
         """What the man page lists as not supported is refused by the commands that it concerns, and by name."""
-        values = {"join-ns": "=uts:1", "cpu-cap": "=all", "manage-cgroups": "=soft"}
+        values = {"join-ns": "=uts:1", "cpu-cap": "=all"}
         alone = {"track-mem", "auto-dedup", "page-server", "lazy-pages", "allow-uprobes", "stream", "mntns-compat-mode"}
-        with_value = {"prev-images-dir", "freeze-cgroup", "external",
-                      "lsm-profile", "lsm-mount-context", "cgroup-root", "cgroup-props", "cgroup-props-file", "cgroup-dump-controller",
-                      "cgroup-yard"}
+        with_value = {"prev-images-dir", "external", "lsm-profile", "lsm-mount-context"}
         for name in alone | with_value | set(values):
             option = "--" + name + values.get(name, "=net" if name in with_value else "")
             with self.subTest(option):

@@ -121,10 +121,9 @@ TEST_CASE("the last of two that contradict each other wins") {
 }
 
 TEST_CASE("what is not there yet is refused by name, all of it, by the commands it would change") {
-  const auto options = with({{"tree", "7"}, {"stream", nullptr}, {"freeze-cgroup", "/x"}, {"prev-images-dir", "p"}});
-  CHECK(refusal(options, dump_command) ==
-        "--freeze-cgroup, --prev-images-dir, --stream: not supported by this version yet");
-  CHECK(refusal(options, restore_command) == "--stream: not supported by this version yet");
+  const auto options = with({{"tree", "7"}, {"stream", nullptr}, {"empty-ns", "net"}, {"prev-images-dir", "p"}});
+  CHECK(refusal(options, dump_command) == "--empty-ns, --prev-images-dir, --stream: not supported by this version yet");
+  CHECK(refusal(options, restore_command) == "--empty-ns, --stream: not supported by this version yet");
   CHECK(refusal(options, check_command).empty());
 }
 
@@ -150,11 +149,20 @@ TEST_CASE("mounts that are to be found outside") {
 
 TEST_CASE("switching off, or asking for what happens anyway, is fine") {
   CHECK(refusal(with({{"tree", "7"}, {"stream", nullptr}, {"no-stream", nullptr}}), dump_command).empty());
-  CHECK(refusal(with({{"tree", "7"}, {"manage-cgroups", "ignore"}, {"network-lock", "skip"}, {"cpu-cap", "none"}}),
-                dump_command)
-            .empty());
-  CHECK_FALSE(refusal(with({{"tree", "7"}, {"manage-cgroups", nullptr}}), dump_command).empty());
-  CHECK_FALSE(refusal(with({{"tree", "7"}, {"manage-cgroups", "full"}}), dump_command).empty());
+  CHECK(refusal(with({{"tree", "7"}, {"network-lock", "skip"}, {"cpu-cap", "none"}}), dump_command).empty());
+}
+
+TEST_CASE("what becomes of control groups") {
+  CHECK(with({}).manage_cgroups == CgroupMode::soft);
+  CHECK(with({{"manage-cgroups", "strict"}}).manage_cgroups == CgroupMode::strict);
+  CHECK(with({{"manage-cgroups", "strict"}, {"manage-cgroups", nullptr}}).manage_cgroups == CgroupMode::soft);
+  const auto options =
+      with({{"cgroup-root", "/all"}, {"cgroup-root", "cpu,cpuacct:/some:where"}, {"cgroup-root", ":/two"}});
+  CHECK(options.cgroup_root == "/all");
+  CHECK(options.cgroup_roots == std::map<std::string, std::string>{{"", "/two"}, {"cpu,cpuacct", "/some:where"}});
+  Options other;
+  CHECK_THROWS_WITH(set_option(other, "manage-cgroups", "some"), Catch::StartsWith("Unknown cgroups mode some"));
+  CHECK_THROWS_AS(set_option(other, "cgroup-root", "cpu:relative"), base::Error);
 }
 
 TEST_CASE("what sockets need") {

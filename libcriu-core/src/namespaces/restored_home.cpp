@@ -13,6 +13,7 @@
 #include "files/terminals.hpp"
 #include "log.hpp"
 #include "namespaces/home.hpp"
+#include "namespaces/restored_cgroups.hpp"
 #include "namespaces/tarball.hpp"
 #include "namespaces/uts.hpp"
 #include "task/tree.hpp"
@@ -59,6 +60,10 @@ void RestoredHome::populate(const RestoredIpc& ipc) {
   if (theirs.uts_ns_id() != ours.uts_ns_id()) {
     make("uts", CLONE_NEWUTS);
     restore_uts(context.images, theirs.uts_ns_id());
+  }
+  if (auto cgroups = context.cgroups->make_namespace()) {
+    before_.push_back({CLONE_NEWCGROUP, context.internal(current("cgroup")), context.internal(std::move(cgroups))});
+    check(::setns(before_.back().made.get(), CLONE_NEWCGROUP), "enter the control group namespace");
   }
   if (theirs.mnt_ns_id() != ours.mnt_ns_id()) {
     mounts_ = std::make_unique<RestoredMounts>(context, theirs.mnt_ns_id(), own_pids_);

@@ -15,6 +15,7 @@
 #include "log.hpp"
 #include "memory/areas.hpp"
 #include "memory/pages.hpp"
+#include "namespaces/cgroups.hpp"
 #include "task/objects.hpp"
 
 namespace criu::task {
@@ -269,7 +270,7 @@ class TaskSaver {
       save_thread(tid, info, rseq, thread);
       save_credentials(status, info, *thread.mutable_creds());
       save_seccomp(tid, status, all_.seccomp, thread);
-      thread.set_cg_set(1);
+      thread.set_cg_set(context_.cgroups->set_of(tid));
     });
   }
 

@@ -11,6 +11,7 @@
 #include "core/registers.hpp"
 #include "kernel/procfs.hpp"
 #include "memory/areas.hpp"
+#include "namespaces/freezer.hpp"
 #include "parasite_blob.h"
 
 namespace criu::task {
@@ -63,9 +64,15 @@ struct FrozenTree::Impl {
   std::vector<FrozenTask> tasks;
 };
 
-FrozenTree::FrozenTree(pid_t root, unsigned timeout_seconds) : impl_(std::make_unique<Impl>()) {
+FrozenTree::FrozenTree(pid_t root, unsigned timeout_seconds, namespaces::Freezer& freezer)
+    : impl_(std::make_unique<Impl>()) {
+  compel::Options options{timeout_seconds};
+  if (freezer.any()) {
+    freezer.freeze(timeout_seconds);
+    options.held = [&freezer] { return freezer.let_go(); };
+  }
   translated([&] {
-    impl_->tree = compel::Tree::freeze(root, {timeout_seconds});
+    impl_->tree = compel::Tree::freeze(root, options);
     for (const auto& task : impl_->tree.tasks()) {
       impl_->tasks.push_back(
           {task.pid(), task.pid() == root ? 0 : task.ppid(), state_of(task.state()), task.stop_signal(), task.tids()});

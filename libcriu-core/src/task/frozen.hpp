@@ -12,6 +12,10 @@
 #include "parasite/protocol.hpp"
 #include "task/checkpoint.hpp"
 
+namespace criu::namespaces {
+class Freezer;
+}
+
 namespace criu::task {
 
 // A thread's restartable sequences area.
@@ -33,7 +37,7 @@ struct FrozenTask {
 class FrozenTree {
  public:
   // Stops every thread of the tree. On destruction without release everything goes on as it was.
-  FrozenTree(pid_t root, unsigned timeout_seconds);
+  FrozenTree(pid_t root, unsigned timeout_seconds, namespaces::Freezer&);
   ~FrozenTree();
   FrozenTree(const FrozenTree&) = delete;
   FrozenTree& operator=(const FrozenTree&) = delete;

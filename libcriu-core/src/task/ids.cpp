@@ -113,6 +113,7 @@ std::string namespaces_not_dumped(const images::task_kobj_ids_entry& task, const
   note(task.uts_ns_id() != root.uts_ns_id(), "UTS");
   note(task.ipc_ns_id() != root.ipc_ns_id(), "IPC");
   note(task.mnt_ns_id() != root.mnt_ns_id(), "mount");
+  note(task.cgroup_ns_id() != root.cgroup_ns_id(), "control group");
   note(task.net_ns_id() != root.net_ns_id(), "network");
   note(task.user_ns_id() != own.user_ns_id(), "user");
   return all;

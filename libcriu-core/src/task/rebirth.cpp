@@ -16,6 +16,7 @@
 #include "base/error.hpp"
 #include "files/regular.hpp"
 #include "log.hpp"
+#include "namespaces/restored_cgroups.hpp"
 #include "restorer/builder.hpp"
 #include "session.hpp"
 #include "task/undo.hpp"
@@ -45,8 +46,15 @@ namespace {
 
 class Rebirth {
  public:
-  Rebirth(RestoreContext& context, Family& family, const TaskImage& task, memory::Restored* parent)
-      : context_(context), family_(family), task_(task), parent_(parent), memory_(family.memories[task.index]) {}
+  // `maker`: whose fork it is, which need not be the parent's; null: the master's.
+  Rebirth(RestoreContext& context, Family& family, const TaskImage& task, const TaskImage* maker,
+          memory::Restored* parent)
+      : context_(context),
+        family_(family),
+        task_(task),
+        maker_(maker),
+        parent_(parent),
+        memory_(family.memories[task.index]) {}
 
   [[noreturn]] void run() {
     try {
@@ -90,6 +98,7 @@ class Rebirth {
     log_as_task(context_.options, task_.pid());
     // Until the restorer takes over, a task dies with its parent, and so with the master.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    context_.cgroups->enter(task_, maker_);
     if (!task_.shares_files()) {
       check(::syscall(SYS_close_range, 0, context_.first_internal_fd - 1, 0), "close descriptors", task_.name());
     }
@@ -126,7 +135,7 @@ class Rebirth {
 
   void make(const TaskImage& task, std::uint64_t flags) {
     if (bear(task.pid(), flags, task.name(), task.exit_signal()) == 0) {
-      Rebirth(context_, family_, task, &memory_).run();
+      Rebirth(context_, family_, task, &task_, &memory_).run();
     }
   }
 
@@ -290,6 +299,7 @@ class Rebirth {
   RestoreContext& context_;
   Family& family_;
   const TaskImage& task_;
+  const TaskImage* maker_;
   memory::Restored* parent_;
   memory::Restored& memory_;
 };
@@ -353,7 +363,7 @@ pid_t give_birth(RestoreContext& context, Family& family, std::uint64_t flags) {
   ::sigprocmask(SIG_BLOCK, &all, &before);
   const auto pid = fork_with_pid(root.pid(), flags, SIGCHLD, root.name());
   if (pid == 0) {
-    Rebirth(context, family, root, nullptr).run();
+    Rebirth(context, family, root, nullptr, nullptr).run();
   }
   ::sigprocmask(SIG_SETMASK, &before, nullptr);
   return pid;

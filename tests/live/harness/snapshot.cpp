@@ -305,7 +305,7 @@ void add_thread(Snapshot& snapshot, const std::string& key, const fs::path& task
   snapshot[key + ": status"] = status_of(task, dead);
   snapshot[key + ": stat"] = stat_of(task, dead);
   if (!dead) {
-    for (const char* file : {"comm", "timerslack_ns", "personality"}) {
+    for (const char* file : {"comm", "timerslack_ns", "personality", "cgroup"}) {
       snapshot[key + ": " + file] = text_of(task / file);
     }
   }
