@@ -212,8 +212,8 @@ void add_join_ns(Options& options, const Given& given) {
   options.join_net = is_pid ? "/proc/" + where + "/ns/net" : where;
   struct stat ignored {};
   if (::stat(options.join_net.c_str(), &ignored) != 0) {
-    throw is_pid ? base::Error("Invalid join_ns pid: /proc/" + where + " not found", {}, 0)
-                 : base::Error("Can't access join-ns file " + where, {}, errno);
+    throw is_pid && errno == ENOENT ? base::Error("Invalid join_ns pid: /proc/" + where + " not found", {}, 0)
+                                    : base::Error("Can't access join-ns file " + options.join_net, {}, errno);
   }
 }
 

@@ -139,7 +139,8 @@ LIVE_TEST("net: sysctls of the namespace and of links") {
 LIVE_TEST("net: a bridge with ports, pairs, a macvlan on one of them") {
   own_network();
   run("ip link set lo up\n"
-      "ip link add br0 type bridge ageing_time 12300 priority 77 group_fwd_mask 0x8; ip link set br0 up\n"
+      "ip link add br0 address 02:00:00:00:09:08 type bridge ageing_time 12300 priority 77 group_fwd_mask 0x8; ip link "
+      "set br0 up\n"
       "ip link add p0 type veth peer name q0; ip link add p1 type veth peer name q1\n"
       "ip link set p0 master br0 up; ip link set q0 up; ip link set p1 up; ip link set q1 master br0\n"
       "ip link set p0 type bridge_slave cost 55 hairpin on\n"
@@ -147,8 +148,15 @@ LIVE_TEST("net: a bridge with ports, pairs, a macvlan on one of them") {
       "ip addr add 10.9.8.1/24 dev br0; ip addr add 10.9.8.2/24 dev m0\n"
       "ip link set q1 arp off multicast off");
   await([] { return output_of("ip addr").find("tentative") == std::string::npos; }, "addresses are proven");
+  // That the other end is down a worker of the kernel finds out.
+  const auto settled = [] {
+    return output_of("ip link show p1").find("NO-CARRIER") != std::string::npos &&
+           output_of("ip link show m0").find("NO-CARRIER") != std::string::npos;
+  };
+  await(settled, "links without a carrier");
   const auto link = links(), address = addresses(), route = routes();
   checkpoint_here();
+  await(settled, "links without a carrier again");
   CHECK_EQ(links(), link);
   CHECK_EQ(addresses(), address);
   CHECK_EQ(routes(), route);

@@ -242,9 +242,9 @@ class Reader {
     set_flag(options(), "page-server", true);
   }
 
-  base::Fd open_of_client(int fd, int flags, const char* what) const {
+  base::Fd open_of_client(int fd, int how, const char* what) const {
     const auto path = fmt::format("/proc/{}/fd/{}", origin_.client, fd);
-    return base::Fd(check(::open(path.c_str(), flags | O_CLOEXEC), "open the client's", fmt::format("{} {}", what, fd),
+    return base::Fd(check(::open(path.c_str(), how | O_CLOEXEC), "open the client's", fmt::format("{} {}", what, fd),
                           path + " has to be there for as long as the request takes"));
   }
 
