@@ -79,6 +79,17 @@ void bring_to_life(RestoreContext& context, task::Master& master, task::Handover
   context.cgroups->freeze();
 }
 
+// In the work directory, which the tree need not see. The tree runs by now, whatever becomes of them.
+void write_stats(const namespaces::RestoredHome& home, const Options& options,
+                 const images::restore_stats_entry& stats) {
+  const namespaces::RestoredHome::Outside outside(home);
+  try {
+    finish_stats(options, stats);
+  } catch (const base::Error& error) {
+    LOG_WARN("No statistics: {}", error.what());
+  }
+}
+
 }  // namespace
 
 pid_t restore(const Options& options) {
@@ -160,7 +171,7 @@ pid_t restore(const Options& options) {
 
   master.count(stats);
   stats.set_restore_time(whole.microseconds());
-  finish_stats(options, stats);
+  write_stats(home, options, stats);
   announce(Event::post_resume);
   return root;
 }
