@@ -11,6 +11,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <string>
 
 #include "harness/live.hpp"
@@ -23,11 +24,24 @@ constexpr const char* base = "/dev/shm/criu-live-mounts";  // in memory, and the
 
 std::string place(const std::string& name) { return std::string(base) + "/" + name; }
 
+// What the machine happens to have mounted and no dump takes without being asked: bound namespaces, the kernel's tracing.
+void drop_mounts_of_the_machine() {
+  std::ifstream mounts("/proc/self/mountinfo");
+  for (std::string line; std::getline(mounts, line);) {
+    if (line.find(" - nsfs ") != std::string::npos || line.find(" - tracefs ") != std::string::npos) {
+      std::istringstream fields(line);
+      std::string id, parent, device, root, path;
+      fields >> id >> parent >> device >> root >> path;
+      ::umount2(path.c_str(), MNT_DETACH);
+    }
+  }
+}
+
 // A file system of our own to make mounts in, so that nothing of them stays anywhere.
 void own_mounts() {
   if (!in_container()) {
     REQUIRE(::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
-    ::umount2("/sys/kernel/tracing", MNT_DETACH);  // left out unless --enable-fs says otherwise
+    drop_mounts_of_the_machine();
     REQUIRE(::mount("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") == 0);
   }
   REQUIRE(::mkdir(base, 0755) == 0);

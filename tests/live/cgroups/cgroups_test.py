@@ -375,7 +375,8 @@ class CgroupTest(unittest.TestCase):
     def test_a_container_with_a_namespace(self):
         group = self.group("pids", self.name, pids__max="77")
         unified = self.group("", self.name)
-        script = "mount -t tmpfs t /mnt && mkdir /mnt/cg && mount -t cgroup2 c /mnt/cg && exec sleep 1000"
+        script = ("umount -a -t nsfs,tracefs; mount -t tmpfs t /mnt && mkdir /mnt/cg && "
+                  "mount -t cgroup2 c /mnt/cg && exec sleep 1000")
         self.start(group, unified, command=("unshare", "--cgroup", "--pid", "--mount", "--fork", "--mount-proc",
                                             "setsid", "sh", "-c", script))
         root = self.await_child()
@@ -464,7 +465,8 @@ class CgroupTest(unittest.TestCase):
     def assert_frozen_dump(self, hierarchy):
         group = self.group(hierarchy, self.name)
         below = self.group(hierarchy, f"{self.name}/below")
-        pid = self.start(group, command=("sh", "-c", f"(echo 0 > {below}/cgroup.procs; exec sleep 1001) & sleep 1000; true"))
+        pid = self.start(group, command=("sh", "-c",
+                                         f"(echo 0 > {below}/cgroup.procs; exec sleep 1001) & sleep 1000; true"))
         self.await_members(below)
         before = groups_of(pid)
         self.dump(pid, "--leave-running", "--freeze-cgroup", group)
