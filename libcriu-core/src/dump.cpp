@@ -146,7 +146,10 @@ namespace {
 // What is done where the tree lives. Returns what it cost.
 images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home, image::Directory& images,
                                    namespaces::Cgroups& cgroups, namespaces::Freezer& freezer) {
-  DumpContext context{.options = options, .images = images, .cgroups = &cgroups};
+  DumpContext context{.options = options,
+                      .images = images,
+                      .cgroups = &cgroups,
+                      .mounts = home.own_mounts() ? &home.mount_sources() : nullptr};
   // A tree that goes on need not wait for the disk, unless a script is to see it frozen.
   const bool early =
       options.final_state == FinalState::running && options.action_scripts.empty() && options.listener == nullptr;
@@ -167,6 +170,9 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
   saved.resize(tree.tasks().size());
   for (const auto& task : tree.tasks()) {
     context.tasks.insert(task.pid);
+    if (home.own_mounts() && task.state != TaskState::dead) {
+      home.mount_sources().note(procfs::Task(task.pid));
+    }
     plugins::tell(CR_PLUGIN_HOOK__CHECKPOINT_DEVICES, task.pid);
   }
   unseal(images);
@@ -194,8 +200,8 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
   memory::PageStats pages;
   save_address_spaces(context, tree, saved, pages);
   images.put(image::type::seccomp, 0, all.seccomp);
-  if (all.ids.root().mnt_ns_id() != all.ids.own().mnt_ns_id()) {
-    namespaces::save_mounts(context, root, all.ids.root().mnt_ns_id(), home.mount_sources());
+  if (context.mounts != nullptr) {
+    namespaces::save_mounts(context, root);
   }
   cgroups.save(images, freezer.frozen_before());
   namespaces::save_uts(images, all.ids.root(), all.ids.own());

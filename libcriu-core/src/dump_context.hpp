@@ -20,7 +20,8 @@ namespace criu {
 
 namespace namespaces {
 class Cgroups;
-}
+struct MountSources;
+}  // namespace namespaces
 
 // A random UUID.
 std::string new_run_id();
@@ -48,6 +49,7 @@ struct DumpContext {
     }
   }
   const namespaces::Cgroups* cgroups = nullptr;
+  const namespaces::MountSources* mounts = nullptr;  // of a tree that has them for itself
   // Of this dump; names what outlives it.
   std::string run_id = new_run_id();
   // For what needs no ptrace.

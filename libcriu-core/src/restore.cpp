@@ -114,6 +114,7 @@ pid_t restore(const Options& options) {
   cgroups.make();
   namespaces::RestoredIpc ipc(context);
   namespaces::RestoredHome home(context, ipc);
+  context.mounts = home.mounts();
   files::prepare(context);
   sockets::Silence silence(context, home);  // until the tasks run, nobody answers for their connections
   task::Handover handover(checkpoint, family.regions);

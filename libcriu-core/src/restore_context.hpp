@@ -19,7 +19,8 @@ namespace criu {
 
 namespace namespaces {
 class RestoredCgroups;
-}
+class RestoredMounts;
+}  // namespace namespaces
 
 struct RestoreContext {
   const Options& options;
@@ -37,6 +38,7 @@ struct RestoreContext {
   files::Objects objects;
   memory::SharedObjects shared_objects;
   namespaces::RestoredCgroups* cgroups = nullptr;
+  const namespaces::RestoredMounts* mounts = nullptr;  // of a tree that has them for itself
 
   // Moves a descriptor out of the way of the restored ones.
   base::Fd internal(base::Fd fd) const;

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -24,7 +25,8 @@ constexpr const char* base = "/dev/shm/criu-live-mounts";  // in memory, and the
 
 std::string place(const std::string& name) { return std::string(base) + "/" + name; }
 
-// What the machine happens to have mounted and no dump takes without being asked: bound namespaces, the kernel's tracing.
+// What the machine happens to have mounted and no dump takes without being asked: bound namespaces, the kernel's
+// tracing.
 void drop_mounts_of_the_machine() {
   std::ifstream mounts("/proc/self/mountinfo");
   for (std::string line; std::getline(mounts, line);) {
@@ -65,6 +67,13 @@ void bind(const std::string& from, const std::string& to, unsigned long flags = 
 
 void set_propagation(const std::string& name, unsigned long type) {
   REQUIRE(::mount(nullptr, place(name).c_str(), nullptr, type, nullptr) == 0);
+}
+
+bool same_file(int fd, const std::string& path) {
+  struct stat here {
+  }, there{};
+  return ::fstat(fd, &here) == 0 && ::lstat(path.c_str(), &there) == 0 && here.st_dev == there.st_dev &&
+         here.st_ino == there.st_ino;
 }
 
 bool is_there(const std::string& name) { return ::access(place(name).c_str(), F_OK) == 0; }
@@ -147,6 +156,100 @@ LIVE_TEST("mounts: bound directories and files, read-only and with flags of thei
   CHECK_EQ(read_text(place("one")), "changed");
   CHECK_EQ(read_text(place("part/file")), "changed");
   CHECK(::open(place("part/new").c_str(), O_CREAT | O_WRONLY, 0600) < 0 && errno == EROFS);
+}
+
+// A child whose mounts differ from the tree's: only there is "inner", with what `body` does.
+LIVE_TEST("mounts: a child in a further namespace", {.dump = {"--link-remap"}}) {
+  own_mounts();
+  mount_tmpfs("both");
+  write_text("both/file", "of both");
+  make_directory("inner");
+  Child child([] {
+    REQUIRE(::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
+    REQUIRE(::mount("inner", place("inner").c_str(), "tmpfs", MS_NODEV, "mode=711") == 0);
+    write_text("inner/file", "of the child");
+    write_text("inner/removed", "without a name");
+    write_text("inner/linked", "with another name");
+    REQUIRE(::link(place("inner/linked").c_str(), place("inner/other").c_str()) == 0);
+    make_directory("inner/work");
+    const int file = ::open(place("inner/file").c_str(), O_RDWR), outer = ::open(place("both/file").c_str(), O_RDWR);
+    const int removed = ::open(place("inner/removed").c_str(), O_RDWR);
+    const int linked = ::open(place("inner/linked").c_str(), O_RDWR);
+    REQUIRE(file >= 0 && outer >= 0 && removed >= 0 && linked >= 0);
+    REQUIRE(::unlink(place("inner/removed").c_str()) == 0 && ::unlink(place("inner/linked").c_str()) == 0);
+    REQUIRE(::chdir(place("inner/work").c_str()) == 0);
+    checkpoint_here();
+    char text[32] = {};
+    CHECK(::pread(file, text, sizeof text, 0) == 12 && std::string(text) == "of the child");
+    CHECK(::pread(outer, text, 7, 0) == 7 && std::string(text, 7) == "of both");
+    CHECK(::pread(removed, text, sizeof text, 0) == 14 && std::string(text, 14) == "without a name");
+    CHECK(::pread(linked, text, sizeof text, 0) == 17 && std::string(text, 17) == "with another name");
+    CHECK(same_file(linked, place("inner/other")) && same_file(outer, place("both/file")));
+    CHECK(!is_there("inner/removed") && !is_there("inner/linked"));
+    CHECK_EQ(read_text("../file"), "of the child");
+  });
+  checkpoint_here();
+  CHECK(!is_there("inner/file"));
+  CHECK_EQ(read_text(place("both/file")), "of both");
+  CHECK_EQ(child.finish(), 0);
+}
+
+LIVE_TEST("mounts: namespaces that share mounts, one that has another root, and one whose file others have") {
+  own_mounts();
+  mount_tmpfs("shared");
+  set_propagation("shared", MS_SHARED);
+  make_directory("shared/late");
+  mount_tmpfs("root", MS_NOSUID);
+  for (const char* name : {"root/proc", "root/old"}) {
+    make_directory(name);
+  }
+  Child slave([] {
+    REQUIRE(::unshare(CLONE_NEWNS) == 0);
+    set_propagation("shared", MS_SLAVE);
+    checkpoint_here();
+    CHECK_EQ(read_text(place("shared/late/file")), "passed on");
+    CHECK(::mount("own", place("shared").c_str(), "tmpfs", 0, nullptr) == 0);
+  });
+  Child other([] {
+    REQUIRE(::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
+    REQUIRE(::chdir(place("root").c_str()) == 0 && ::mount("proc", "proc", "proc", 0, nullptr) == 0);
+    REQUIRE(::syscall(SYS_pivot_root, ".", "old") == 0 && ::umount2("/old", MNT_DETACH) == 0 && ::chdir("/") == 0);
+    const int file = ::open("/only", O_RDWR | O_CREAT, 0600);
+    REQUIRE(file >= 0 && ::write(file, "only here", 9) == 9);
+    REQUIRE(::dup2(file, 100) == 100);
+    checkpoint_here();
+    CHECK_EQ(read_text("/only"), "only here");
+    CHECK(::access("/proc/self/status", F_OK) == 0 && ::access("/dev", F_OK) != 0);
+  });
+  const int file =
+      static_cast<int>(::syscall(SYS_pidfd_getfd, static_cast<int>(::syscall(SYS_pidfd_open, other.pid(), 0)), 100, 0));
+  REQUIRE(file >= 0);
+  checkpoint_here();
+  CHECK(same_file(file, place("root/only")));
+  CHECK(::mount("late", place("shared/late").c_str(), "tmpfs", 0, nullptr) == 0);
+  write_text("shared/late/file", "passed on");
+  CHECK_EQ(slave.finish(), 0);
+  CHECK_EQ(read_text(place("shared/late/file")), "passed on");  // what the slave has mounted is not
+  CHECK_EQ(other.finish(), 0);
+}
+
+// Their numbers are others afterwards.
+LIVE_TEST("mounts: a descriptor of another mount namespace of the tree", {.ignore = {"fd"}}) {
+  own_mounts();
+  Child child([] {
+    REQUIRE(::unshare(CLONE_NEWNS) == 0);
+    mount_tmpfs("only");
+    checkpoint_here();
+  });
+  const int fd = ::open(("/proc/" + std::to_string(child.pid()) + "/ns/mnt").c_str(), O_RDONLY);
+  REQUIRE(fd >= 0);
+  checkpoint_here();
+  struct stat there {
+  }, held{}, own{};
+  CHECK(::stat(("/proc/" + std::to_string(child.pid()) + "/ns/mnt").c_str(), &there) == 0);
+  CHECK(::fstat(fd, &held) == 0 && ::stat("/proc/self/ns/mnt", &own) == 0);
+  CHECK(held.st_ino == there.st_ino && held.st_ino != own.st_ino);
+  CHECK_EQ(child.finish(), 0);
 }
 
 LIVE_TEST("mounts: peers, slaves, slaves with peers of their own, and private ones") {

@@ -19,9 +19,7 @@ LIVE_PROGRAM("program: script with a bash in it",
              Program{.arguments = {"/usr/bin/python3", "@terminal.py"}, .more = {"script"}});
 LIVE_PROGRAM("program: an interactive python on a pty",
              Program{.arguments = {"/usr/bin/python3", "@terminal.py"}, .more = {"python"}});
-// File locks and inotify watches are for tests of their own.
-LIVE_PROGRAM("program: the kitchen without locks and watches",
-             Program{.arguments = {"/usr/bin/python3", "@kitchen.py"},
-                     .tell = Tell::signal,
-                     .more = {"=flock", "=inotify"}},
-             {.dump = {"--link-remap", "--tcp-established"}, .restore = {"--tcp-established"}});
+LIVE_PROGRAM("program: the kitchen of CRIU's samples",
+             Program{.arguments = {"/usr/bin/python3", "@kitchen.py"}, .tell = Tell::signal},
+             {.dump = {"--link-remap", "--tcp-established", "--file-locks"},
+              .restore = {"--tcp-established", "--file-locks"}});

@@ -199,7 +199,8 @@ images::fd_types Collector::save(Description& description, std::uint32_t id) {
 
 Collector::Reference Collector::refer(Description& description) {
   check(::fstat(description.own, &description.stat), "stat", description.what());
-  const Inode inode{description.stat.st_dev, description.stat.st_ino, mount_of(description.own)};
+  description.info.mnt_id = mount_of(description.own);
+  const Inode inode{description.stat.st_dev, description.stat.st_ino, description.info.mnt_id};
   if (shareable(description.stat)) {
     if (const auto known = by_inode_.find(inode); known != by_inode_.end()) {
       return known->second;

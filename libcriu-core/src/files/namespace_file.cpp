@@ -2,11 +2,14 @@
 // Descriptors of namespaces (/proc/PID/ns/…): of those that tasks of the tree live in.
 #include "files/namespace_file.hpp"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cstring>
 
 #include "files/common.hpp"
 #include "files/saver.hpp"
+#include "namespaces/restored_mounts.hpp"
 #include "restore_context.hpp"
 
 namespace criu::files {
@@ -71,6 +74,12 @@ std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file
   });
   if (lives_there == tasks.end() && (context.checkpoint.inventory.root_ids().*kind->id)() != entry.ns_id()) {
     throw Error("cannot restore", fmt::format("{}: no task lives in that {} namespace", what, kind->name), 0);
+  }
+  // A task enters its mounts at the very end.
+  if (kind->flag == CLONE_NEWNS && context.mounts != nullptr) {
+    if (const int made = context.mounts->namespace_of(entry.ns_id()); made >= 0) {
+      return one(reopen(made, static_cast<int>(entry.flags()), what));
+    }
   }
   const auto path = lives_there == tasks.end() ? fmt::format("/proc/self/ns/{}", kind->name)
                                                : fmt::format("/proc/{}/ns/{}", (*lives_there)->pid(), kind->name);

@@ -14,7 +14,10 @@
 #include "files/common.hpp"
 #include "files/external.hpp"
 #include "files/gone_process.hpp"
+#include "files/place.hpp"
 #include "files/saver.hpp"
+#include "namespaces/mount_sources.hpp"
+#include "namespaces/restored_mounts.hpp"
 #include "restore_context.hpp"
 
 namespace criu::files {
@@ -31,11 +34,18 @@ constexpr decltype(statfs::f_type) mqueue_magic = 0x19800202;
 
 bool same_inode(const struct stat& a, const struct stat& b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
 
-bool leads_to(const std::string& path, const struct stat& stat) {
+// Of a tree with several mount namespaces: of the one that the file is in.
+int root_for(Saver& saver, const Description& description) {
+  const auto* mounts = saver.dump().mounts;
+  return mounts == nullptr ? AT_FDCWD : mounts->root_of(description.info.mnt_id);
+}
+
+bool leads_to(const Place& place, const struct stat& stat) {
   struct stat found {};
-  if (::fstatat(AT_FDCWD, path.c_str(), &found, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0) {
+  if (::fstatat(place.root, place.name(), &found, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0) {
     return false;
   }
+  const auto& path = place.path;
   // The inodes of /proc come and go with its cache. Those of a process do so with it, and its pid may be another's now.
   return same_inode(found, stat) ||
          (path.starts_with("/proc/") && found.st_dev == stat.st_dev && told_of(path).process == 0);
@@ -69,8 +79,9 @@ std::string find_name(Saver& saver, const Description& description, std::uint32_
   constexpr std::string_view deleted = " (deleted)";
   const auto& stat = description.stat;
   auto name = description.link;
+  const Place place{root_for(saver, description), name};
   // A name may really end like that; only a look tells.
-  if (leads_to(name, stat)) {
+  if (leads_to(place, stat)) {
     return name;
   }
   const bool marked = name.ends_with(deleted);
@@ -91,7 +102,7 @@ std::string find_name(Saver& saver, const Description& description, std::uint32_
   if (::fstatfs(description.own, &fs) == 0 && fs.f_type == mqueue_magic) {
     throw Error("not supported by this version", what + " is a message queue", 0);
   }
-  const Nameless file{id, description.own, stat, name, what};
+  const Nameless file{id, description.own, stat, place.with(name), description.info.mnt_id, what};
   if (stat.st_nlink == 0 || (S_ISDIR(stat.st_mode) && marked)) {
     saver.removed().save_ghost(saver, file);
   } else if (S_ISDIR(stat.st_mode)) {
@@ -205,8 +216,9 @@ base::Fd open_checked(const RestoreContext& context, const images::reg_file_entr
   } else {
     // A link that stood for itself was opened without following it.
     const bool link = entry.has_mode() && S_ISLNK(entry.mode());
-    fd =
-        base::Fd(check(::open(entry.name().c_str(), flags | O_NOCTTY | (link ? O_NOFOLLOW : 0)), "open", entry.name()));
+    const Place place{root_of(context, entry), entry.name()};
+    fd = base::Fd(
+        check(::openat(place.root, place.name(), flags | O_NOCTTY | (link ? O_NOFOLLOW : 0)), "open", entry.name()));
   }
   check_same(context, fd.get(), entry);
   return fd;
@@ -252,6 +264,9 @@ void save_path(Saver& saver, const Description& description, images::file_entry&
   reg.set_pos(static_cast<std::uint64_t>(description.info.pos));
   reg.set_name(find_name(saver, description, entry.id()));
   reg.set_mode(description.stat.st_mode);
+  if (saver.dump().mounts != nullptr) {
+    reg.set_mnt_id(description.info.mnt_id);
+  }
   if (!S_ISREG(description.stat.st_mode)) {
     return;
   }
@@ -265,6 +280,10 @@ void save_path(Saver& saver, const Description& description, images::file_entry&
       reg.add_build_id(word);
     }
   }
+}
+
+int root_of(const RestoreContext& context, const images::reg_file_entry& entry) {
+  return context.mounts == nullptr || !entry.has_mnt_id() ? AT_FDCWD : context.mounts->root_of(entry.mnt_id());
 }
 
 base::Fd open_path(const RestoreContext& context, std::uint32_t id, int flags, const std::string& referrer) {

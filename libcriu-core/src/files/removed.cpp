@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "files/common.hpp"
+#include "files/regular.hpp"
 #include "files/saver.hpp"
 #include "log.hpp"
 #include "restore_context.hpp"
@@ -115,7 +116,8 @@ void Removed::save_ghost(Saver& saver, const Nameless& file) {
   }
   const auto allocated = static_cast<std::uint64_t>(file.stat.st_blocks) * 512;
   if (S_ISREG(file.stat.st_mode) && allocated > saver.dump().options.ghost_limit) {
-    throw Error(fmt::format("Can't dump ghost file {} of {} size, increase limit", file.path, allocated), file.what, 0,
+    throw Error(fmt::format("Can't dump ghost file {} of {} size, increase limit", file.place.path, allocated),
+                file.what, 0,
                 "it is removed, so its contents have to go into the image; --ghost-limit sets how much may");
   }
   const auto id = static_cast<std::uint32_t>(ghosts_.size() + 1);
@@ -152,17 +154,17 @@ void Removed::save_link(Saver& saver, const Nameless& file) {
   entry.set_id(saver.new_file_id());
   // The directory may be gone as well.
   std::string name;
-  for (auto directory = directory_of(file.path);; directory = directory_of(directory)) {
+  for (auto directory = directory_of(file.place.path);; directory = directory_of(directory)) {
     name = fmt::format("{}/link_remap.{}", directory == "/" ? "" : directory, entry.id());
-    if (::linkat(AT_FDCWD, fmt::format("/proc/self/fd/{}", file.fd).c_str(), AT_FDCWD, name.c_str(),
-                 AT_SYMLINK_FOLLOW) == 0) {
+    if (::linkat(AT_FDCWD, fmt::format("/proc/self/fd/{}", file.fd).c_str(), file.place.root,
+                 file.place.with(name).name(), AT_SYMLINK_FOLLOW) == 0) {
       break;
     }
     if (errno != ENOENT || directory == "/") {
       throw Error("link", fmt::format("{} to {}", file.what, name), errno);
     }
   }
-  links_.push_back(name);
+  links_.push_back(file.place.with(name));
   auto& reg = *entry.mutable_reg();
   reg.set_id(entry.id());
   reg.set_flags(0);
@@ -175,6 +177,9 @@ void Removed::save_link(Saver& saver, const Nameless& file) {
   owner.set_pid(0);
   reg.set_name(name);
   reg.set_mode(file.stat.st_mode);
+  if (saver.dump().mounts != nullptr) {
+    reg.set_mnt_id(file.mount);
+  }
   if (S_ISREG(file.stat.st_mode)) {
     reg.set_size(static_cast<std::uint64_t>(file.stat.st_size));
   }
@@ -191,8 +196,8 @@ void Removed::save_process(Saver& saver, std::uint32_t file_id, pid_t pid) {
 
 Removed::~Removed() {
   for (const auto& link : links_) {
-    if (::unlink(link.c_str()) < 0) {
-      LOG_WARN("{} cannot be removed: {}", link, std::strerror(errno));
+    if (::unlinkat(link.root, link.name(), 0) < 0) {
+      LOG_WARN("{} cannot be removed: {}", link.path, std::strerror(errno));
     }
   }
 }
@@ -204,13 +209,14 @@ namespace {
 // Makes missing directories of a path and takes them away again.
 class Parents {
  public:
-  explicit Parents(const std::string& path) {
+  explicit Parents(const Place& place) {
+    const auto& path = place.path;
     for (std::size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1)) {
-      auto directory = path.substr(0, slash);
-      if (::mkdir(directory.c_str(), 0700) == 0) {
+      auto directory = place.with(path.substr(0, slash));
+      if (::mkdirat(directory.root, directory.name(), 0700) == 0) {
         made_.push_back(std::move(directory));
       } else if (errno != EEXIST && errno != EROFS) {
-        throw Error("make directory", directory, errno);
+        throw Error("make directory", directory.path, errno);
       }
     }
   }
@@ -218,12 +224,12 @@ class Parents {
   Parents& operator=(const Parents&) = delete;
   ~Parents() {
     for (auto directory = made_.rbegin(); directory != made_.rend(); ++directory) {
-      ::rmdir(directory->c_str());
+      ::unlinkat(directory->root, directory->name(), AT_REMOVEDIR);
     }
   }
 
  private:
-  std::vector<std::string> made_;
+  std::vector<Place> made_;
 };
 
 // Runs something that must not stop half way in a process of its own, which lives on when this one is killed: it shares
@@ -262,47 +268,47 @@ class Undivided {
 // Makes something under a free name; returns its O_PATH descriptor, and the name is gone again. `suffix` is added when
 // the path itself is taken.
 template <typename Make>
-base::Fd make_nameless(const std::string& path, const std::string& suffix, Make make) {
-  const auto attempt = [&](const std::string& name) {
-    if (make(name.c_str()) < 0) {
-      if (errno == EEXIST && name == path) {
+base::Fd make_nameless(const Place& place, const std::string& suffix, Make make) {
+  const auto attempt = [&](const Place& at) {
+    if (make(at) < 0) {
+      if (errno == EEXIST && at.path == place.path) {
         return base::Fd();
       }
-      throw Error("make again the removed file", name, errno);
+      throw Error("make again the removed file", at.path, errno);
     }
-    base::Fd fd(::open(name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    base::Fd fd(::openat(at.root, at.name(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     const int error = errno;
-    if (::unlink(name.c_str()) < 0 && errno == EISDIR) {
-      ::rmdir(name.c_str());
+    if (::unlinkat(at.root, at.name(), 0) < 0 && errno == EISDIR) {
+      ::unlinkat(at.root, at.name(), AT_REMOVEDIR);
     }
     if (!fd) {
-      throw Error("open", name, error);
+      throw Error("open", at.path, error);
     }
     return fd;
   };
   base::Fd made;
   Undivided([&] {
-    const Parents parents(path);
-    made = attempt(path);
+    const Parents parents(place);
+    made = attempt(place);
     if (!made) {
-      made = attempt(path + suffix);
+      made = attempt(place.with(place.path + suffix));
     }
   });
   return made;
 }
 
-int make_node(const char* name, const images::ghost_file_entry& ghost) {
+int make_node(const Place& at, const images::ghost_file_entry& ghost) {
   const auto kind = ghost.mode() & S_IFMT;
   switch (kind) {
     case S_IFDIR:
-      return ::mkdir(name, 0700);
+      return ::mkdirat(at.root, at.name(), 0700);
     case S_IFLNK:
-      return ::symlink(ghost.symlnk_target().c_str(), name);
+      return ::symlinkat(ghost.symlnk_target().c_str(), at.root, at.name());
     case S_IFREG:
     case S_IFIFO:
     case S_IFCHR:
     case S_IFBLK:
-      return ::mknod(name, kind | 0600, kind == S_IFCHR || kind == S_IFBLK ? ghost.rdev() : 0);
+      return ::mknodat(at.root, at.name(), kind | 0600, kind == S_IFCHR || kind == S_IFBLK ? ghost.rdev() : 0);
     default:
       errno = EINVAL;
       return -1;
@@ -354,15 +360,15 @@ void set_attributes(const images::ghost_file_entry& ghost, int fd, const std::st
   }
 }
 
-base::Fd restore_ghost(const RestoreContext& context, std::uint32_t ghost_id, const std::string& path,
+base::Fd restore_ghost(const RestoreContext& context, std::uint32_t ghost_id, const Place& place,
                        images::ghost_file_entry& ghost) {
   auto reader = context.images.require(image::type::ghost_file, ghost_id);
   if (!reader.next(ghost)) {
     throw Error("corrupt image", reader.name() + ": no record", 0);
   }
-  auto fd = make_nameless(path, fmt::format(".cr.{:x}.ghost", ghost_id),
-                          [&](const char* name) { return make_node(name, ghost); });
-  const auto what = fmt::format("{} (removed, ghost {:x})", path, ghost_id);
+  auto fd = make_nameless(place, fmt::format(".cr.{:x}.ghost", ghost_id),
+                          [&](const Place& at) { return make_node(at, ghost); });
+  const auto what = fmt::format("{} (removed, ghost {:x})", place.path, ghost_id);
   if (S_ISREG(ghost.mode())) {
     fill_ghost(reader, ghost, fd.get(), what);
   }
@@ -370,16 +376,18 @@ base::Fd restore_ghost(const RestoreContext& context, std::uint32_t ghost_id, co
   return fd;
 }
 
-base::Fd restore_link(const std::string& link, const std::string& path) {
-  return make_nameless(path, ".cr.link", [&](const char* name) { return ::link(link.c_str(), name); });
+base::Fd restore_link(const Place& link, const Place& place) {
+  return make_nameless(place, ".cr.link",
+                       [&](const Place& at) { return ::linkat(link.root, link.name(), at.root, at.name(), 0); });
 }
 
-const std::string& path_of(const RestoreContext& context, std::uint32_t id) {
-  const auto& path = context.checkpoint.file(images::REG, id, "remap-fpath.img").reg().name();
+Place place_of(const RestoreContext& context, std::uint32_t id) {
+  const auto& entry = context.checkpoint.file(images::REG, id, "remap-fpath.img").reg();
+  const auto& path = entry.name();
   if (path.empty() || path.front() != '/' || path.find('\0') != std::string::npos) {
     throw Error("corrupt checkpoint", fmt::format("file {} has the path '{}'", id, path), 0);
   }
-  return path;
+  return {root_of(context, entry), path};
 }
 
 }  // namespace
@@ -394,7 +402,7 @@ Remaps::Remaps(const RestoreContext& context) {
       type = (id & old_ghost_bit) != 0 ? images::GHOST : images::LINKED;
       id &= ~old_ghost_bit;
     }
-    const auto& path = path_of(context, remap.orig_id());
+    const auto place = place_of(context, remap.orig_id());
     if (type == images::PROCFS) {
       processes_.insert(static_cast<pid_t>(id));  // who stands in for it is in the family
       continue;
@@ -402,14 +410,14 @@ Remaps::Remaps(const RestoreContext& context) {
     auto known = done.find({type, id});
     if (known == done.end()) {
       images::ghost_file_entry ghost;
-      fds_.push_back(context.internal(type == images::GHOST ? restore_ghost(context, id, path, ghost)
-                                                            : restore_link(path_of(context, id), path)));
+      fds_.push_back(context.internal(type == images::GHOST ? restore_ghost(context, id, place, ghost)
+                                                            : restore_link(place_of(context, id), place)));
       known = done.emplace(std::pair{type, id}, fds_.back().get()).first;
       if (type == images::GHOST) {
         by_inode_.emplace(ghost.ino(), std::pair{ghost.dev(), fds_.back().get()});
       }
       if (type == images::LINKED) {
-        links_.push_back(path_of(context, id));
+        links_.push_back(place_of(context, id));
       }
     }
     by_file_[remap.orig_id()] = known->second;
@@ -434,8 +442,8 @@ int Remaps::find_inode(std::uint32_t dev, std::uint64_t ino) const {
 
 void Remaps::unlink_links() const {
   for (const auto& link : links_) {
-    if (::unlink(link.c_str()) < 0 && errno != ENOENT) {
-      LOG_WARN("{} cannot be removed: {}", link, std::strerror(errno));
+    if (::unlinkat(link.root, link.name(), 0) < 0 && errno != ENOENT) {
+      LOG_WARN("{} cannot be removed: {}", link.path, std::strerror(errno));
     }
   }
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "files/place.hpp"
 
 namespace criu {
 
@@ -28,7 +29,8 @@ struct Nameless {
   std::uint32_t id;  // of its REG entry
   int fd;            // our own descriptor
   const struct stat& stat;
-  const std::string& path;  // where it was
+  const Place place;        // where it was
+  int mount;                // on this one
   const std::string& what;  // for messages
 };
 
@@ -50,7 +52,7 @@ class Removed {
  private:
   std::map<std::pair<dev_t, ino_t>, std::uint32_t> ghosts_;
   std::map<std::pair<dev_t, ino_t>, std::uint32_t> linked_;  // REG id of the new name
-  std::vector<std::string> links_;
+  std::vector<Place> links_;
   std::set<pid_t> processes_;
 };
 
@@ -72,7 +74,7 @@ class Remaps {
   std::map<std::uint32_t, int> by_file_;
   std::multimap<std::uint64_t, std::pair<std::uint32_t, int>> by_inode_;  // ghosts: device and descriptor
   std::vector<base::Fd> fds_;
-  std::vector<std::string> links_;
+  std::vector<Place> links_;
   std::set<pid_t> processes_;
 };
 

@@ -152,8 +152,9 @@ std::vector<const Mount*> Mounts::of_device(std::uint32_t dev) const {
   return found;
 }
 
-base::Fd Mounts::open(const Mount& mount) {
-  base::Fd fd(::open(mount.point.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+base::Fd Mounts::open(const Mount& mount, int root) {
+  const char* point = root < 0 ? mount.point.c_str() : mount.point == "/" ? "." : mount.point.c_str() + 1;
+  base::Fd fd(::openat(root, point, O_PATH | O_NOFOLLOW | O_CLOEXEC));
   return fd && mount_id(fd.get()) == mount.id ? std::move(fd) : base::Fd();
 }
 

@@ -44,7 +44,8 @@ class Mounts {
   const std::vector<Mount>& all() const { return mounts_; }
 
   // The root of a mount, as an O_PATH descriptor; empty when another mount hides it.
-  static base::Fd open(const Mount&);
+  // `root`: of the namespace that it is in, when that is not this process's.
+  static base::Fd open(const Mount&, int root = -1);
   // The file of a handle, as O_PATH descriptors on one mount after the other until `accept` says so; empty: none.
   base::Fd open_handle(std::uint32_t dev, const FileHandle&, const std::function<bool(int fd)>& accept) const;
 

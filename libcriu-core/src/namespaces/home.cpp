@@ -134,6 +134,7 @@ std::string Home::visit(const std::function<std::string(pid_t root)>& work, cons
     struct stat devpts {};
     mount_sources_.outer_devpts = ::stat("/dev/pts", &devpts) == 0 ? devpts.st_dev : 0;
     mount_sources_.outer.emplace();
+    mount_sources_.link = theirs_.at("mnt");
     tarball::load();  // of our files, not theirs
   }
   const auto pids = root.open("ns/pid", O_RDONLY | O_CLOEXEC);

@@ -35,8 +35,9 @@ class Home {
   // Of the root, in a pid namespace of its own: not to be awaited by who lives there.
   void kill_root() const;
   void await_end() const;
+  bool own_mounts() const { return apart("mnt"); }
   // In the deputy: what there is to know of the mounts.
-  const MountSources& mount_sources() const { return mount_sources_; }
+  MountSources& mount_sources() const { return mount_sources_; }
   // The work is given the root's pid where it is done: in this process, or in a deputy that is in the tree's pid,
   // mount, network, cgroup and UTS namespaces. Where the tree's /proc is none, or not of its pids, or made to look
   // other than the kernel shows it, the deputy has a copy of the mounts for itself, with a true one.

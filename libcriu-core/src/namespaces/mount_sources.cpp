@@ -45,11 +45,14 @@ const Mount* cover_of(const Mount& mount, const std::vector<Mount>& mounts) {
   return cover;
 }
 
+std::vector<Mount> mounts_of_thread(int proc) {
+  return kernel::parse_mountinfo(procfs::read_file(proc, "thread-self/mountinfo", "the mounts of a thread"));
+}
+
 // In mounts that are this thread's alone: takes away what covers it, and opens it.
-base::Fd uncover(const Mount& wanted) {
+base::Fd uncover(const Mount& wanted, int proc) {
   for (;;) {
-    const auto mounts =
-        kernel::parse_mountinfo(procfs::read_file(AT_FDCWD, "/proc/thread-self/mountinfo", "the mounts of a thread"));
+    const auto mounts = mounts_of_thread(proc);
     const auto found = std::find_if(mounts.begin(), mounts.end(), [&](const Mount& mount) {
       return is_tmpfs(mount) && mount.dev == wanted.dev && mount.point == wanted.point;
     });
@@ -72,25 +75,32 @@ base::Fd uncover(const Mount& wanted) {
       check(::open_tree(root.get(), "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH), "bind", wanted.point));
 }
 
-}  // namespace
+base::Fd open_proc() { return base::Fd(check(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", "/proc")); }
 
-std::map<int, base::Fd> open_tmpfs_roots(const procfs::Task& root) {
+// Of these mounts, which this thread looks at; it has a copy of them afterwards.
+std::map<int, base::Fd> uncover_all(const std::vector<Mount>& mounts, int proc) {
   std::map<int, base::Fd> roots;
-  const auto mounts = kernel::parse_mountinfo(root.read("mountinfo"));
   if (std::none_of(mounts.begin(), mounts.end(), is_tmpfs)) {
     return roots;
   }
+  check(::unshare(CLONE_FS | CLONE_NEWNS), "copy the mounts of the tree");
+  check(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make a copy of mounts private");
+  // What was mounted last is taken away first.
+  for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {
+    if (auto fd = is_tmpfs(*mount) ? uncover(*mount, proc) : base::Fd()) {
+      roots.emplace(mount->id, std::move(fd));
+    }
+  }
+  return roots;
+}
+
+// In a thread, whose root and mounts can be others than those of this process.
+template <typename Work>
+void apart(Work work) {
   std::exception_ptr failure;
   std::thread thread([&] {
     try {
-      check(::unshare(CLONE_FS | CLONE_NEWNS), "copy the mounts of the tree");
-      check(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make a copy of mounts private");
-      // What was mounted last is taken away first.
-      for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {
-        if (auto fd = is_tmpfs(*mount) ? uncover(*mount) : base::Fd()) {
-          roots.emplace(mount->id, std::move(fd));
-        }
-      }
+      work();
     } catch (...) {
       failure = std::current_exception();
     }
@@ -99,7 +109,51 @@ std::map<int, base::Fd> open_tmpfs_roots(const procfs::Task& root) {
   if (failure) {
     std::rethrow_exception(failure);
   }
+}
+
+}  // namespace
+
+std::map<int, base::Fd> open_tmpfs_roots(const procfs::Task& root) {
+  std::map<int, base::Fd> roots;
+  const auto mounts = kernel::parse_mountinfo(root.read("mountinfo"));
+  const auto proc = open_proc();
+  apart([&] { roots = uncover_all(mounts, proc.get()); });
   return roots;
+}
+
+void MountSources::note(const procfs::Task& task) {
+  MountSpace space;
+  try {
+    space.link = task.link("ns/mnt");
+  } catch (const base::Error& error) {
+    if (error.code() != ENOENT) {
+      throw;
+    }
+    return;  // its first thread has ended
+  }
+  if (space.link == link ||
+      std::any_of(inner.begin(), inner.end(), [&](const MountSpace& known) { return known.link == space.link; })) {
+    return;
+  }
+  const auto ns = task.open("ns/mnt", O_RDONLY | O_CLOEXEC);
+  const auto proc = open_proc();
+  apart([&] {
+    check(::unshare(CLONE_FS), "have a root of its own");
+    check(::setns(ns.get(), CLONE_NEWNS), "enter the mounts of", "task " + std::to_string(task.pid()));
+    space.root = base::Fd(check(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", "/"));
+    space.mounts = mounts_of_thread(proc.get());
+    space.tmpfs = uncover_all(space.mounts, proc.get());
+  });
+  inner.push_back(std::move(space));
+}
+
+int MountSources::root_of(int mount) const {
+  for (const auto& space : inner) {
+    if (find(space.mounts, mount) != nullptr) {
+      return space.root.get();
+    }
+  }
+  return AT_FDCWD;
 }
 
 }  // namespace criu::namespaces

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <iterator>
+#include <map>
 #include <set>
 #include <sstream>
 
@@ -90,34 +92,47 @@ std::string external_key(const Options& options, const std::string& point) {
 class Saver {
  public:
   Saver(DumpContext& context, const procfs::Task& root, const MountSources& sources)
-      : context_(context), sources_(sources), mounts_(kernel::parse_mountinfo(root.read("mountinfo"))) {
-    leave_out();
+      : context_(context), sources_(sources) {
+    add(sources.link, kernel::parse_mountinfo(root.read("mountinfo")));
+    check_proc();
+    for (const auto& space : sources.inner) {
+      add(space.link, space.mounts);
+    }
   }
 
-  void save(std::uint32_t ns_id) {
+  void save() {
     for (const auto& mount : mounts_) {
       entries_.push_back(entry_of(mount));
     }
     report_unused_keys();
     find_outside();
-    auto image = context_.images.create(image::type::mnts, ns_id);
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-      check(mounts_[i], entries_[i]);
-      image.write(entries_[i]);
+    std::size_t i = 0;
+    for (const auto& [link, end] : ends_) {
+      auto image = context_.images.create(image::type::mnts, context_.namespaces->at(link));
+      for (; i < end; ++i) {
+        check(i);
+        image.write(entries_[i]);
+      }
+      image.finish();
     }
-    image.finish();
-    check_proc();
     save_contents();
   }
 
  private:
+  // Those of one namespace.
+  void add(const std::string& link, std::vector<Mount> mounts) {
+    leave_out(mounts);
+    std::move(mounts.begin(), mounts.end(), std::back_inserter(mounts_));
+    ends_.emplace_back(link, mounts_.size());
+  }
+
   // What the user does not want, what the format has no word for (trace files), and all that is mounted on these.
-  void leave_out() {
+  void leave_out(std::vector<Mount>& mounts) const {
     std::set<int> gone;
     const auto& skip = context_.options.skip_mnt;
     for (bool progress = true; progress;) {
       progress = false;
-      for (const auto& mount : mounts_) {
+      for (const auto& mount : mounts) {
         const bool trace = mount.type == "tracefs" && !is_enabled(context_.options, mount.type);
         if ((trace || gone.contains(mount.parent) || std::find(skip.begin(), skip.end(), mount.point) != skip.end()) &&
             gone.insert(mount.id).second) {
@@ -126,7 +141,7 @@ class Saver {
         }
       }
     }
-    std::erase_if(mounts_, [&](const Mount& mount) { return gone.contains(mount.id); });
+    std::erase_if(mounts, [&](const Mount& mount) { return gone.contains(mount.id); });
   }
 
   images::mnt_entry entry_of(const Mount& mount) const {
@@ -235,8 +250,13 @@ class Saver {
                                     std::move(why));
   }
 
-  void check(const Mount& mount, const images::mnt_entry& entry) {
-    if (is_root(entry) || entry.has_ext_key()) {
+  // The root of the tree's first mount namespace is the one that is given with --root.
+  bool is_given(std::size_t i) const { return i < ends_.front().second && is_root(entries_[i]); }
+
+  void check(std::size_t i) {
+    const auto& mount = mounts_[i];
+    const auto& entry = entries_[i];
+    if (is_given(i) || entry.has_ext_key()) {
       return;
     }
     const auto external = fmt::format(
@@ -255,8 +275,8 @@ class Saver {
   }
 
   // A directory that was deleted is. What is out of sight may be anything.
-  static bool is_empty(const Mount& mount) {
-    const auto fd = kernel::Mounts::open(mount);
+  bool is_empty(const Mount& mount) const {
+    const auto fd = kernel::Mounts::open(mount, sources_.root_of(mount.id));
     struct stat stat {};
     return fd && ::fstat(fd.get(), &stat) == 0 &&
            (S_ISDIR(stat.st_mode) || (S_ISREG(stat.st_mode) && stat.st_size == 0));
@@ -275,33 +295,45 @@ class Saver {
     std::set<std::uint32_t> done;
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const auto& entry = entries_[i];
-      if (entry.fstype() != images::TMPFS || entry.has_ext_key() || is_root(entry) || entry.root() != "/" ||
+      if (entry.fstype() != images::TMPFS || entry.has_ext_key() || is_given(i) || entry.root() != "/" ||
           !done.insert(entry.root_dev()).second) {
         continue;
       }
       const auto found = std::find_if(mounts_.begin(), mounts_.end(), [&](const Mount& mount) {
-        return mount.dev == entry.root_dev() && mount.root == "/" && sources_.tmpfs.contains(mount.id);
+        return mount.dev == entry.root_dev() && mount.root == "/" && contents_of(mount.id) >= 0;
       });
       if (found == mounts_.end()) {
         obstacle(mounts_[i], "another mount hides it, and so its contents");
       } else if (!context_.look_only) {
         const auto file = context_.images.create_raw(image::type::tmpfs_dev, entry.root_dev());
-        tarball::write(sources_.tmpfs.at(found->id).get(), file.get(), "the contents of " + found->point);
+        tarball::write(contents_of(found->id), file.get(), "the contents of " + found->point);
       }
     }
   }
 
+  // The root of a tmpfs that nothing covers; -1: it is out of reach.
+  int contents_of(int mount) const {
+    const auto look = [mount](const std::map<int, base::Fd>& roots) {
+      const auto found = roots.find(mount);
+      return found == roots.end() ? -1 : found->second.get();
+    };
+    int root = look(sources_.tmpfs);
+    for (auto space = sources_.inner.begin(); root < 0 && space != sources_.inner.end(); ++space) {
+      root = look(space->tmpfs);
+    }
+    return root;
+  }
+
   DumpContext& context_;
   const MountSources& sources_;
-  std::vector<Mount> mounts_;
-  std::vector<images::mnt_entry> entries_;  // of these, in their order
+  std::vector<Mount> mounts_;                              // of one namespace after the other
+  std::vector<std::pair<std::string, std::size_t>> ends_;  // of each, with its link
+  std::vector<images::mnt_entry> entries_;                 // of the mounts, in their order
 };
 
 }  // namespace
 
-void save_mounts(DumpContext& context, const procfs::Task& root, std::uint32_t ns_id, const MountSources& sources) {
-  Saver(context, root, sources).save(ns_id);
-}
+void save_mounts(DumpContext& context, const procfs::Task& root) { Saver(context, root, *context.mounts).save(); }
 
 std::vector<std::string> options_in(const std::string& list) {
   std::vector<std::string> options;

@@ -16,8 +16,8 @@
 
 namespace criu::namespaces {
 
-// What cannot be made again becomes an obstacle.
-void save_mounts(DumpContext&, const procfs::Task& root, std::uint32_t ns_id, const MountSources&);
+// Of the root's mount namespace and all others of the tree. What cannot be made again becomes an obstacle.
+void save_mounts(DumpContext&, const procfs::Task& root);
 
 // ---- what dump and restore have in common
 

@@ -16,6 +16,7 @@
 #include "namespaces/restored_cgroups.hpp"
 #include "namespaces/tarball.hpp"
 #include "namespaces/uts.hpp"
+#include "task/ids.hpp"
 #include "task/tree.hpp"
 
 namespace criu::namespaces {
@@ -35,6 +36,13 @@ RestoredHome::RestoredHome(const RestoreContext& context, const RestoredIpc& ipc
   const auto& theirs = context.checkpoint.root().ids;
   const auto& ours = context.checkpoint.inventory.root_ids();
   own_pids_ = theirs.pid_ns_id() != ours.pid_ns_id();
+  for (const auto& task : context.checkpoint.tasks) {
+    const auto apart = task->alive() ? task::namespaces_apart(task->ids, theirs, ours) : "";
+    if (!apart.empty()) {
+      throw Error("not supported by this version", fmt::format("{}: namespaces of its own ({})", task->name(), apart),
+                  0);
+    }
+  }
   if (own_pids_ && context.checkpoint.root().pid() != 1) {
     throw Error(
         "cannot restore",
@@ -66,7 +74,7 @@ void RestoredHome::populate(const RestoredIpc& ipc) {
     check(::setns(before_.back().made.get(), CLONE_NEWCGROUP), "enter the control group namespace");
   }
   if (theirs.mnt_ns_id() != ours.mnt_ns_id()) {
-    mounts_ = std::make_unique<RestoredMounts>(context, theirs.mnt_ns_id(), own_pids_);
+    mounts_ = std::make_unique<RestoredMounts>(context, own_pids_);
     outer_root_ = context.internal(base::Fd(check(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", "/")));
     outer_directory_ = context.internal(base::Fd(check(::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", ".")));
     tarball::load();

@@ -51,6 +51,9 @@ class RestoredHome {
   // Its network; nullptr: ours.
   RestoredNet* network() const { return network_.get(); }
 
+  // Its mounts; nullptr: ours.
+  const RestoredMounts* mounts() const { return mounts_.get(); }
+
   // What of the mounts shows pids waits until there are some: in the deputy, while no task of the tree looks at /proc.
   bool has_late_mounts() const { return own_pids_ && mounts_ != nullptr; }
   void make_late_mounts() const;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/openat2.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -122,26 +123,66 @@ void mount_proc_at(int directory) {
 
 }  // namespace
 
-RestoredMounts::RestoredMounts(const RestoreContext& context, std::uint32_t ns_id, bool own_pids)
-    : context_(context), own_pids_(own_pids) {
-  auto image = context.images.require(image::type::mnts, ns_id);
-  for (images::mnt_entry entry; image.next(entry);) {
-    if (entry.mountpoint().empty() || entry.mountpoint()[0] != '/' || entry.root().empty()) {
-      throw Error("corrupt checkpoint", fmt::format("mountpoints-{}.img: mount {}", ns_id, entry.mnt_id()), 0);
+RestoredMounts::RestoredMounts(const RestoreContext& context, bool own_pids) : context_(context), own_pids_(own_pids) {
+  read(context.checkpoint.root().ids.mnt_ns_id());
+  for (const auto& task : context.checkpoint.tasks) {
+    const auto ns_id = task->ids.mnt_ns_id();
+    if (task->alive() &&
+        std::none_of(spaces_.begin(), spaces_.end(), [ns_id](const Space& space) { return space.ns_id == ns_id; })) {
+      read(ns_id);
     }
-    entries_.push_back(entry);
   }
-  for (const auto& entry : entries_) {
-    mounts_.push_back({&entry, {}});
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    mounts_[i].entry = &entries_[i];
+  }
+  for (std::size_t space = 0; space < spaces_.size(); ++space) {
+    root_in(space);
   }
   note_late();
   open_outer_groups();
 }
 
+void RestoredMounts::read(std::uint32_t ns_id) {
+  auto image = context_.images.require(image::type::mnts, ns_id);
+  for (images::mnt_entry entry; image.next(entry);) {
+    if (entry.mountpoint().empty() || entry.mountpoint()[0] != '/' || entry.root().empty() ||
+        !places_.emplace(entry.mnt_id(), entries_.size()).second) {
+      throw Error("corrupt checkpoint", fmt::format("mountpoints-{}.img: mount {}", ns_id, entry.mnt_id()), 0);
+    }
+    entries_.push_back(entry);
+    mounts_.push_back({nullptr, spaces_.size(), {}});
+  }
+  spaces_.push_back({ns_id, {}});
+}
+
 RestoredMounts::Made* RestoredMounts::find(std::uint32_t id) {
+  const auto found = places_.find(id);
+  return found == places_.end() ? nullptr : &mounts_[found->second];
+}
+
+int RestoredMounts::root_of(int mnt_id) const {
+  const auto found = places_.find(static_cast<std::uint32_t>(mnt_id));
+  const auto space = found == places_.end() ? 0 : mounts_[found->second].space;
+  if (space == 0) {
+    return AT_FDCWD;
+  }
+  return std::find_if(mounts_.begin(), mounts_.end(),
+                      [space](const Made& made) { return made.space == space && is_root(*made.entry); })
+      ->fd.get();
+}
+
+int RestoredMounts::namespace_of(std::uint32_t ns_id) const {
   const auto found =
-      std::find_if(mounts_.begin(), mounts_.end(), [id](const Made& made) { return made.entry->mnt_id() == id; });
-  return found == mounts_.end() ? nullptr : &*found;
+      std::find_if(spaces_.begin(), spaces_.end(), [ns_id](const Space& space) { return space.ns_id == ns_id; });
+  return found == spaces_.begin() || found == spaces_.end() ? -1 : found->ns.get();
+}
+
+// Mounts can be made and changed only from within their namespace.
+void RestoredMounts::stand_in(std::size_t space) {
+  if (space != stands_in_) {
+    check(::setns(spaces_[space].ns.get(), CLONE_NEWNS), "change to another mount namespace of the tree");
+    stands_in_ = space;
+  }
 }
 
 // Every /proc, what is bound from it, and all that is mounted on these.
@@ -162,20 +203,24 @@ void RestoredMounts::note_late() {
 }
 
 void RestoredMounts::make() {
+  proc_ = context_.internal(base::Fd(check(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", "/proc")));
+  spaces_[0].ns = current_namespace();
   check(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make a copy of mounts private");
   // What comes from outside, as long as that is in sight.
   for (auto& made : mounts_) {
-    if (made.entry->has_ext_key() && !is_root(*made.entry)) {
+    if (made.entry->has_ext_key() && !is_first_root(made)) {
       made.fd = external(*made.entry);
     }
   }
   make_root();
   make_all(false);
   if (own_pids_) {
-    mount_proc_at(open_point(find_root().fd.get(), "proc", "mount /proc").get());
+    stand_in(0);
+    mount_proc_at(open_point(root_in(0).fd.get(), "proc", "mount /proc").get());
   } else {
     restore_sharing();
     make_read_only();
+    stand_in(0);
   }
 }
 
@@ -184,30 +229,58 @@ void RestoredMounts::make_late() {
   make_all(true);
   restore_sharing();
   make_read_only();
+  stand_in(0);
 }
 
-RestoredMounts::Made& RestoredMounts::find_root() {
-  const auto found =
-      std::find_if(mounts_.begin(), mounts_.end(), [](const Made& made) { return is_root(*made.entry); });
+RestoredMounts::Made& RestoredMounts::root_in(std::size_t space) {
+  const auto found = std::find_if(mounts_.begin(), mounts_.end(),
+                                  [space](const Made& made) { return made.space == space && is_root(*made.entry); });
   if (found == mounts_.end()) {
-    throw Error("corrupt checkpoint", "a mount namespace without a root", 0);
+    throw Error("corrupt checkpoint", fmt::format("mountpoints-{}.img: no root", spaces_[space].ns_id), 0);
   }
   return *found;
 }
 
+base::Fd RestoredMounts::current_namespace() const {
+  return context_.internal(
+      base::Fd(check(::openat(proc_.get(), "self/ns/mnt", O_RDONLY | O_CLOEXEC), "open", "the mount namespace")));
+}
+
 void RestoredMounts::make_root() {
-  auto& root = find_root();
+  auto& root = root_in(0);
   const auto& path = context_.options.root.empty() ? "/" : context_.options.root;
   root.fd = context_.internal(clone_of(AT_FDCWD, path.c_str(), "--root " + path));
-  check(::move_mount(root.fd.get(), "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH), "mount the new root", path);
-  check(::fchdir(root.fd.get()), "enter the new root", path);
-  check(::syscall(SYS_pivot_root, ".", "."), "change to the new root", path);
+  change_root(root);
+}
+
+void RestoredMounts::change_root(const Made& root) {
+  const auto what = what_of(*root.entry);
+  check(::move_mount(root.fd.get(), "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH), "mount the new root", what);
+  check(::fchdir(root.fd.get()), "enter the new root", what);
+  check(::syscall(SYS_pivot_root, ".", "."), "change to the new root", what);
   check(::umount2(".", MNT_DETACH), "leave the old root");
-  check(::chdir("/"), "enter the new root", path);
-  set_attributes(root.fd.get(), attributes_of(root.entry->flags()), all_attributes, 0, what_of(*root.entry));
+  check(::chdir("/"), "enter the new root", what);
+  set_attributes(root.fd.get(), attributes_of(root.entry->flags()), all_attributes, 0, what);
+}
+
+// All that was in the namespace that it begins as a copy of goes with the old root. Nothing is shared yet.
+void RestoredMounts::make_space(Made& root) {
+  stand_in(0);
+  check(::unshare(CLONE_NEWNS), "make a mount namespace");
+  spaces_[root.space].ns = current_namespace();
+  stands_in_ = root.space;
+  change_root(root);
+}
+
+bool RestoredMounts::has_origin(const Made& made) {
+  const auto* origin = made.entry->has_ext_key() ? nullptr : origin_of(*made.entry, entries_);
+  return origin == nullptr || attached_.contains(origin->mnt_id());
 }
 
 bool RestoredMounts::ready(const Made& made) {
+  if (is_root(*made.entry)) {
+    return has_origin(made);
+  }
   const auto* parent = find(made.entry->parent_mnt_id());
   if (parent == nullptr) {
     throw Error("corrupt checkpoint", what_of(*made.entry) + ": what it is mounted on is missing", 0);
@@ -225,17 +298,16 @@ bool RestoredMounts::ready(const Made& made) {
     }
   }
   if (made.entry->fstype() == images::OVERLAYFS && std::any_of(mounts_.begin(), mounts_.end(), [&](const Made& other) {
-        return !attached(other.entry->mnt_id()) && has_layer_on(*made.entry, *other.entry);
+        return other.space == made.space && !attached(other.entry->mnt_id()) && has_layer_on(*made.entry, *other.entry);
       })) {
     return false;
   }
-  const auto* origin = made.entry->has_ext_key() ? nullptr : origin_of(*made.entry, entries_);
-  return origin == nullptr || attached(origin->mnt_id());
+  return has_origin(made);
 }
 
 // In an order in which each finds its parent, what it is bound from, and its place not yet covered.
 void RestoredMounts::make_all(bool late) {
-  attached_.insert(find_root().entry->mnt_id());
+  attached_.insert(root_in(0).entry->mnt_id());
   for (bool progress = true; progress;) {
     progress = false;
     for (auto& made : mounts_) {
@@ -345,9 +417,11 @@ base::Fd RestoredMounts::deleted(const images::mnt_entry& mount, const images::m
   for (const auto& other : mounts_) {
     if (other.fd && other.entry->deleted() && other.entry->root_dev() == mount.root_dev() &&
         other.entry->root() == mount.root()) {
+      stand_in(other.space);
       return context_.internal(clone_of(other.fd.get(), "", what));
     }
   }
+  stand_in(find(origin.mnt_id())->space);
   struct stat point {};
   const auto& parent = *find(mount.parent_mnt_id());
   check(::fstat(open_point(parent.fd.get(), below_parent(mount.mountpoint(), parent.entry->mountpoint()), what).get(),
@@ -380,8 +454,11 @@ base::Fd RestoredMounts::source_of(const Made& made) {
   }
   // Of some file systems the kernel has but one, which it gives a new mount as well: then with its own source.
   if (origin != nullptr && !(is_single(mount.fstype()) && mount.root() == "/" && mount.source() != origin->source())) {
-    return context_.internal(clone_of(find(origin->mnt_id())->fd.get(), path_below(*origin, mount), what_of(mount)));
+    const auto& whole = *find(origin->mnt_id());
+    stand_in(whole.space);
+    return context_.internal(clone_of(whole.fd.get(), path_below(*origin, mount), what_of(mount)));
   }
+  stand_in(is_root(mount) ? 0 : made.space);  // the layers of an overlay are found there
   return made_anew(mount);
 }
 
@@ -390,13 +467,17 @@ void RestoredMounts::attach(Made& made) {
   if (!made.fd) {
     made.fd = source_of(made);
   }
+  attached_.insert(mount.mnt_id());
+  if (is_root(mount)) {
+    return make_space(made);
+  }
+  stand_in(made.space);
   const auto& parent = *find(mount.parent_mnt_id());
   const auto below = below_parent(mount.mountpoint(), parent.entry->mountpoint());
   const auto point = open_point(parent.fd.get(), below, what_of(mount));
   check(::move_mount(made.fd.get(), "", point.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), "mount",
         mount.mountpoint());
   set_attributes(made.fd.get(), attributes_of(mount.flags()), all_attributes, 0, what_of(mount));
-  attached_.insert(mount.mnt_id());
 }
 
 // The first of a group, the one that shows most, is made shared (or hears of its masters); the others join it.
@@ -418,6 +499,7 @@ void RestoredMounts::restore_sharing() {
   for (bool progress = true; progress && !waiting.empty();) {
     progress =
         std::erase_if(waiting, [&](Made* made) {
+          stand_in(made->space);
           const auto shared = made->entry->shared_id(), master = made->entry->master_id();
           const auto peer = groups.find(shared);
           const auto masters = groups.find(master);
@@ -452,6 +534,7 @@ void RestoredMounts::restore_sharing() {
   }
   for (auto& made : mounts_) {
     if ((made.entry->flags() & MS_UNBINDABLE) != 0) {
+      stand_in(made.space);
       set_attributes(made.fd.get(), 0, 0, MS_UNBINDABLE, what_of(*made.entry));
     }
   }
@@ -462,7 +545,10 @@ void RestoredMounts::make_read_only() {
   doomed_.clear();
   for (const auto& made : mounts_) {
     const auto& mount = *made.entry;
-    const bool own = !is_root(mount) && !mount.has_ext_key() && origin_of(mount, entries_) == nullptr;
+    const bool own = !is_first_root(made) && !mount.has_ext_key() && origin_of(mount, entries_) == nullptr;
+    if ((mount.flags() & MS_RDONLY) != 0) {
+      stand_in(made.space);
+    }
     if (own && mount.fstype() == images::TMPFS && (mount.sb_flags() & MS_RDONLY) != 0) {
       const base::Fd fs(check(::fspick(made.fd.get(), "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC),
                               "open the file system of", what_of(mount)));

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only
-// Making the mounts of a tree again, in a mount namespace that this process has for itself already.
+// Making the mounts of a tree again: in a mount namespace that this process has for itself already, and in further ones
+// that tasks of the tree had for themselves. Tasks enter these at the very end; what is to be opened in them before is
+// opened from their roots.
 #pragma once
 
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/fd.hpp"
@@ -17,15 +20,25 @@ namespace criu::namespaces {
 class RestoredMounts {
  public:
   // Reads and checks them.
-  RestoredMounts(const RestoreContext&, std::uint32_t ns_id, bool own_pids);
+  RestoredMounts(const RestoreContext&, bool own_pids);
   // Puts them in the place of those that are there. A /proc can be mounted only by who lives among the pids that it
   // shows: with a pid namespace of the tree's own those have to wait, and one of ours is there for so long.
   void make();
   void make_late();
 
+  // Where paths on this mount begin; AT_FDCWD: in the root's namespace.
+  int root_of(int mnt_id) const;
+  // By the number that the images have for it; -1: that of the root.
+  int namespace_of(std::uint32_t ns_id) const;
+
  private:
+  struct Space {
+    std::uint32_t ns_id;
+    base::Fd ns;
+  };
   struct Made {
     const images::mnt_entry* entry;
+    std::size_t space;
     base::Fd fd;  // the root of the mount; empty: not made yet
   };
   struct Doomed {
@@ -35,10 +48,17 @@ class RestoredMounts {
     ~Doomed();
   };
   Made* find(std::uint32_t id);
-  Made& find_root();
+  Made& root_in(std::size_t space);
+  void read(std::uint32_t ns_id);
+  bool is_first_root(const Made& made) const { return made.space == 0 && is_root(*made.entry); }
+  base::Fd current_namespace() const;
+  void stand_in(std::size_t space);
+  void make_space(Made& root);
+  void change_root(const Made& root);
   void note_late();
   void make_root();
   void make_all(bool late);
+  bool has_origin(const Made&);
   bool ready(const Made&);
   base::Fd deleted(const images::mnt_entry&, const images::mnt_entry& origin);
   base::Fd source_of(const Made&);
@@ -55,11 +75,15 @@ class RestoredMounts {
 
   const RestoreContext& context_;
   bool own_pids_;
-  std::vector<images::mnt_entry> entries_;
-  std::vector<Made> mounts_;
-  std::map<std::uint32_t, base::Fd> outer_groups_;  // what a mount is to share with, by its id
-  std::vector<std::unique_ptr<Doomed>> doomed_;     // what is deleted again once all is mounted
-  std::set<std::uint32_t> late_, attached_;         // their ids
+  base::Fd proc_;              // ours, to have descriptors of namespaces from
+  std::vector<Space> spaces_;  // the root's first
+  std::size_t stands_in_ = 0;
+  std::vector<images::mnt_entry> entries_;                 // of one namespace after the other
+  std::vector<Made> mounts_;                               // of these, in their order
+  std::unordered_map<std::uint32_t, std::size_t> places_;  // in both, by the ids
+  std::map<std::uint32_t, base::Fd> outer_groups_;         // what a mount is to share with, by its id
+  std::vector<std::unique_ptr<Doomed>> doomed_;            // what is deleted again once all is mounted
+  std::set<std::uint32_t> late_, attached_;                // their ids
 };
 
 }  // namespace criu::namespaces

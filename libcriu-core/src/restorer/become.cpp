@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
@@ -159,6 +160,9 @@ void unregister_rseq() {
 }
 
 void enter(const Surroundings& surroundings, const TaskImage& task) {
+  if (surroundings.mounts >= 0) {
+    base::check(::setns(surroundings.mounts, CLONE_NEWNS), "enter the mount namespace of", task.name());
+  }
   if (surroundings.root) {
     base::check(::fchdir(surroundings.root.get()), "enter the root directory of", task.name());
     base::check(::chroot("."), "change the root directory of", task.name());

@@ -15,7 +15,8 @@ struct Region {
 
 // Where a task is at home. Entered last of all, since files are opened by their names in the restorer's own root.
 struct Surroundings {
-  base::Fd root;  // none: the restorer's own
+  int mounts = -1;  // the namespace; -1: the restorer's own
+  base::Fd root;    // none: the restorer's own
   base::Fd directory;
 };
 

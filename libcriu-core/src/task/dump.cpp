@@ -90,7 +90,7 @@ class TaskSaver {
     if (tree_.registers(index_, task_.pid).cs != cs_64) {
       throw is_32_bit(name());
     }
-    if (const auto which = namespaces_not_dumped(ids_, all_.ids); !which.empty()) {
+    if (const auto which = namespaces_apart(ids_, all_.ids.root(), all_.ids.own()); !which.empty()) {
       context_.obstacles.push_back(other_namespaces(name(), which));
     }
     if (const auto what = all_.ids.in_common(task_.pid, task_.ppid); !what.empty()) {

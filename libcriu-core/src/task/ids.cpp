@@ -99,10 +99,8 @@ bool is_known_policy(int policy) {
   return kind == SCHED_FIFO || kind == SCHED_RR || kind == SCHED_OTHER || kind == SCHED_BATCH || kind == SCHED_IDLE;
 }
 
-// A time namespace is a task's own; of the others all of the tree has to be in one.
-std::string namespaces_not_dumped(const images::task_kobj_ids_entry& task, const Ids& known) {
-  const auto& own = known.own();
-  const auto& root = known.root();
+std::string namespaces_apart(const images::task_kobj_ids_entry& task, const images::task_kobj_ids_entry& root,
+                             const images::task_kobj_ids_entry& own) {
   std::string all;
   const auto note = [&all](bool differs, const char* kind) {
     if (differs) {
@@ -112,7 +110,7 @@ std::string namespaces_not_dumped(const images::task_kobj_ids_entry& task, const
   note(task.pid_ns_id() != root.pid_ns_id(), "pid");
   note(task.uts_ns_id() != root.uts_ns_id(), "UTS");
   note(task.ipc_ns_id() != root.ipc_ns_id(), "IPC");
-  note(task.mnt_ns_id() != root.mnt_ns_id(), "mount");
+  note(task.mnt_ns_id() != root.mnt_ns_id() && root.mnt_ns_id() == own.mnt_ns_id(), "mount");
   note(task.cgroup_ns_id() != root.cgroup_ns_id(), "control group");
   note(task.net_ns_id() != root.net_ns_id(), "network");
   note(task.user_ns_id() != own.user_ns_id(), "user");

@@ -56,8 +56,10 @@ bool is_known_policy(int policy);
 std::string apart_from_process(pid_t pid, pid_t tid);
 
 // Obstacles that a dump and a look at a running tree word alike.
-// Of which kinds of namespaces it has its own that are not dumped; nothing: an empty text.
-std::string namespaces_not_dumped(const images::task_kobj_ids_entry& task, const Ids& known);
+// Of which kinds of namespaces it has its own where all of the tree has to be in one; nothing: an empty text. A time
+// namespace is a task's own; mount namespaces may be several where the root has one that is not ours.
+std::string namespaces_apart(const images::task_kobj_ids_entry& task, const images::task_kobj_ids_entry& root,
+                             const images::task_kobj_ids_entry& own);
 base::Error other_namespaces(const std::string& task, const std::string& which);
 base::Error is_32_bit(const std::string& task);
 base::Error leader_ended(const std::string& task);

@@ -64,7 +64,8 @@ bool is_32_bit(const procfs::Task& proc) {
 class Look {
  public:
   Look(DumpContext& context, const namespaces::Home& home, pid_t root)
-      : context_(context), root_(root), files_(context), ids_(home.ours()) {
+      : context_(context), home_(home), root_(root), files_(context), ids_(home.ours()) {
+    context.mounts = home.own_mounts() ? &home.mount_sources() : nullptr;
     context.net_ns_id = ids_.number_of(home.theirs().at("net"));
     context.namespaces = &ids_.namespaces();
   }
@@ -142,13 +143,16 @@ class Look {
       context_.obstacles.emplace_back("cannot dump", name, 0, fmt::format("it is traced by task {}", status.tracer));
     }
     const auto ids = ids_.of(proc.pid(), proc);
-    if (const auto which = task::namespaces_not_dumped(ids, ids_); !which.empty()) {
+    if (const auto which = task::namespaces_apart(ids, ids_.root(), ids_.own()); !which.empty()) {
       context_.obstacles.push_back(task::other_namespaces(name, which));
     }
     if (const auto what = ids_.in_common(proc.pid(), stat.ppid); !what.empty()) {
       context_.obstacles.push_back(task::shares(name, what));
     }
     threads(proc, name, tids);
+    if (home_.own_mounts()) {
+      home_.mount_sources().note(proc);
+    }
     files_.collect_table(proc.pid(), ids.files_id());
     for (const char* link : {"exe", "cwd", "root"}) {
       context_.attempt([&] { files_.reference(proc, link); });
@@ -158,6 +162,7 @@ class Look {
   }
 
   DumpContext& context_;
+  const namespaces::Home& home_;
   pid_t root_;
   files::Collector files_;
   task::Ids ids_;

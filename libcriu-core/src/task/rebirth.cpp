@@ -17,6 +17,7 @@
 #include "files/regular.hpp"
 #include "log.hpp"
 #include "namespaces/restored_cgroups.hpp"
+#include "namespaces/restored_mounts.hpp"
 #include "restorer/builder.hpp"
 #include "session.hpp"
 #include "task/undo.hpp"
@@ -268,6 +269,7 @@ class Rebirth {
     const auto& fs = task_.fs;
     const auto where = "the root directory of " + task_.name();
     restorer::Surroundings result;
+    result.mounts = context_.mounts == nullptr ? -1 : context_.mounts->namespace_of(task_.ids.mnt_ns_id());
     if (context_.checkpoint.file(images::REG, fs.root_id(), where).reg().name() != "/") {
       result.root = files::open_path(context_, fs.root_id(), O_PATH, where);
     }
