@@ -10,7 +10,10 @@
 #include <algorithm>
 #include <exception>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/error.hpp"
@@ -26,54 +29,83 @@ namespace {
 
 bool is_tmpfs(const Mount& mount) { return mount.type == "tmpfs" && mount.root == "/"; }
 
-const Mount* find(const std::vector<Mount>& mounts, int id) {
-  const auto found = std::find_if(mounts.begin(), mounts.end(), [id](const Mount& mount) { return mount.id == id; });
-  return found == mounts.end() ? nullptr : &*found;
-}
-
-// Of those that are mounted over it, or over a directory on the way to it, the one that the way comes to first.
-const Mount* cover_of(const Mount& mount, const std::vector<Mount>& mounts) {
-  const Mount* cover = nullptr;
-  const Mount* next = &mount;  // what the way leads to from the mount that is looked at
-  for (const auto* at = &mount; at != nullptr; next = at, at = find(mounts, at->parent)) {
-    for (const auto& other : mounts) {
-      if (other.parent == at->id && &other != at && &other != next && kernel::is_below(next->point, other.point)) {
-        cover = &other;
-      }
-    }
-  }
-  return cover;
-}
-
 std::vector<Mount> mounts_of_thread(int proc) {
   return kernel::parse_mountinfo(procfs::read_file(proc, "thread-self/mountinfo", "the mounts of a thread"));
 }
 
-// In mounts that are this thread's alone: takes away what covers it, and opens it.
-base::Fd uncover(const Mount& wanted, int proc) {
-  for (;;) {
-    const auto mounts = mounts_of_thread(proc);
-    const auto found = std::find_if(mounts.begin(), mounts.end(), [&](const Mount& mount) {
-      return is_tmpfs(mount) && mount.dev == wanted.dev && mount.point == wanted.point;
-    });
-    if (found == mounts.end()) {
+// The mounts that a thread looks at, which are its alone: what covers others can be taken away.
+class Sight {
+ public:
+  explicit Sight(int proc) : proc_(proc) { look(); }
+
+  // The root of a tmpfs, when nothing covers it any more.
+  base::Fd uncover(const Mount& wanted) {
+    for (;;) {
+      const auto* found = find(wanted);
+      if (found == nullptr) {
+        return {};
+      }
+      const auto* cover = cover_of(*found);
+      if (cover == nullptr) {
+        break;
+      }
+      check(::umount2(cover->point.c_str(), MNT_DETACH), "uncover", wanted.point);
+      look();
+    }
+    const base::Fd root(check(::open(wanted.point.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC), "open", wanted.point));
+    struct stat stat {};
+    check(::fstat(root.get(), &stat), "look at", wanted.point);
+    if (files::kernel_dev(stat.st_dev) != wanted.dev) {
       return {};
     }
-    const auto* cover = cover_of(*found, mounts);
-    if (cover == nullptr) {
-      break;
+    return base::Fd(
+        check(::open_tree(root.get(), "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH), "bind", wanted.point));
+  }
+
+ private:
+  void look() {
+    mounts_ = mounts_of_thread(proc_);
+    by_id_.clear();
+    by_point_.clear();
+    by_parent_.clear();
+    for (const auto& mount : mounts_) {
+      by_id_.emplace(mount.id, &mount);
+      by_point_.emplace(mount.point, &mount);
+      by_parent_.emplace(std::pair{mount.parent, std::string_view(mount.point)}, &mount);
     }
-    check(::umount2(cover->point.c_str(), MNT_DETACH), "uncover", wanted.point);
   }
-  const base::Fd root(check(::open(wanted.point.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC), "open", wanted.point));
-  struct stat stat {};
-  check(::fstat(root.get(), &stat), "look at", wanted.point);
-  if (files::kernel_dev(stat.st_dev) != wanted.dev) {
-    return {};
+
+  const Mount* find(const Mount& wanted) const {
+    const auto [begin, end] = by_point_.equal_range(wanted.point);
+    const auto found =
+        std::find_if(begin, end, [&](const auto& at) { return is_tmpfs(*at.second) && at.second->dev == wanted.dev; });
+    return found == end ? nullptr : found->second;
   }
-  return base::Fd(
-      check(::open_tree(root.get(), "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH), "bind", wanted.point));
-}
+
+  // One of those that are mounted over it, or over a directory on the way to it.
+  const Mount* cover_of(const Mount& mount) const {
+    const Mount* next = &mount;  // what the way leads to from the mount that is looked at
+    for (auto at = by_id_.find(mount.id); at != by_id_.end(); next = at->second, at = by_id_.find(next->parent)) {
+      const std::string_view way = next->point;
+      for (std::size_t size = way.size(); size != 0;
+           size = size == 1 ? 0 : std::max(way.rfind('/', size - 1), std::size_t{1})) {
+        const auto [begin, end] = by_parent_.equal_range({at->first, way.substr(0, size)});
+        const auto found = std::find_if(
+            begin, end, [&](const auto& other) { return other.second != at->second && other.second != next; });
+        if (found != end) {
+          return found->second;
+        }
+      }
+    }
+    return nullptr;
+  }
+
+  int proc_;
+  std::vector<Mount> mounts_;
+  std::unordered_map<int, const Mount*> by_id_;
+  std::unordered_multimap<std::string_view, const Mount*> by_point_;
+  std::multimap<std::pair<int, std::string_view>, const Mount*> by_parent_;
+};
 
 base::Fd open_proc() { return base::Fd(check(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", "/proc")); }
 
@@ -85,9 +117,10 @@ std::map<int, base::Fd> uncover_all(const std::vector<Mount>& mounts, int proc) 
   }
   check(::unshare(CLONE_FS | CLONE_NEWNS), "copy the mounts of the tree");
   check(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make a copy of mounts private");
+  Sight sight(proc);
   // What was mounted last is taken away first.
   for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {
-    if (auto fd = is_tmpfs(*mount) ? uncover(*mount, proc) : base::Fd()) {
+    if (auto fd = is_tmpfs(*mount) ? sight.uncover(*mount) : base::Fd()) {
       roots.emplace(mount->id, std::move(fd));
     }
   }
@@ -149,7 +182,8 @@ void MountSources::note(const procfs::Task& task) {
 
 int MountSources::root_of(int mount) const {
   for (const auto& space : inner) {
-    if (find(space.mounts, mount) != nullptr) {
+    if (std::any_of(space.mounts.begin(), space.mounts.end(),
+                    [mount](const kernel::Mount& other) { return other.id == mount; })) {
       return space.root.get();
     }
   }

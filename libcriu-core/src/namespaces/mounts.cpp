@@ -104,6 +104,7 @@ class Saver {
     for (const auto& mount : mounts_) {
       entries_.push_back(entry_of(mount));
     }
+    origins_ = Origins(entries_);
     report_unused_keys();
     find_outside();
     std::size_t i = 0;
@@ -261,15 +262,16 @@ class Saver {
     }
     const auto external = fmt::format(
         "--external mnt[{}]:KEY lets the restore take it from elsewhere, --skip-mnt leaves it out", mount.point);
-    if (entry.deleted() && origin_of(entry, entries_) == nullptr) {
+    const bool has_origin = origins_.of(entry) != nullptr;
+    if (entry.deleted() && !has_origin) {
       obstacle(mount, "what is mounted there was deleted from a file system that is not mounted whole; " + external);
     } else if (entry.deleted() && !is_empty(mount)) {
       obstacle(mount, "a file that is mounted there has been deleted, and its contents would be lost; " + external);
-    } else if (origin_of(entry, entries_) == nullptr && !is_made_anew(entry.fstype())) {
+    } else if (!has_origin && !is_made_anew(entry.fstype())) {
       obstacle(mount, fmt::format("this version does not know how to mount such a file system anew; {}, --enable-fs {} "
                                   "tries to",
                                   external, mount.type));
-    } else if (origin_of(entry, entries_) == nullptr && entry.root() != "/" && entry.fstype() == images::TMPFS) {
+    } else if (!has_origin && entry.root() != "/" && entry.fstype() == images::TMPFS) {
       obstacle(mount, "it shows a part of a file system that is not mounted whole; " + external);
     }
   }
@@ -292,6 +294,12 @@ class Saver {
   }
 
   void save_contents() {
+    std::map<std::uint32_t, std::size_t> in_sight;  // by device
+    for (std::size_t i = 0; i < mounts_.size(); ++i) {
+      if (mounts_[i].root == "/" && contents_of(mounts_[i].id) >= 0) {
+        in_sight.emplace(mounts_[i].dev, i);
+      }
+    }
     std::set<std::uint32_t> done;
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const auto& entry = entries_[i];
@@ -299,14 +307,13 @@ class Saver {
           !done.insert(entry.root_dev()).second) {
         continue;
       }
-      const auto found = std::find_if(mounts_.begin(), mounts_.end(), [&](const Mount& mount) {
-        return mount.dev == entry.root_dev() && mount.root == "/" && contents_of(mount.id) >= 0;
-      });
-      if (found == mounts_.end()) {
+      const auto found = in_sight.find(entry.root_dev());
+      if (found == in_sight.end()) {
         obstacle(mounts_[i], "another mount hides it, and so its contents");
       } else if (!context_.look_only) {
         const auto file = context_.images.create_raw(image::type::tmpfs_dev, entry.root_dev());
-        tarball::write(contents_of(found->id), file.get(), "the contents of " + found->point);
+        const auto& shown = mounts_[found->second];
+        tarball::write(contents_of(shown.id), file.get(), "the contents of " + shown.point);
       }
     }
   }
@@ -328,7 +335,8 @@ class Saver {
   const MountSources& sources_;
   std::vector<Mount> mounts_;                              // of one namespace after the other
   std::vector<std::pair<std::string, std::size_t>> ends_;  // of each, with its link
-  std::vector<images::mnt_entry> entries_;                 // of the mounts, in their order
+  Origins origins_;
+  std::vector<images::mnt_entry> entries_;  // of the mounts, in their order
 };
 
 }  // namespace
@@ -370,15 +378,21 @@ const char* path_below(const images::mnt_entry& whole, const images::mnt_entry& 
   return *below == '/' ? below + 1 : below;
 }
 
-const images::mnt_entry* origin_of(const images::mnt_entry& mount, const std::vector<images::mnt_entry>& mounts) {
-  const images::mnt_entry* best = nullptr;
-  for (const auto& other : mounts) {
-    // The first of those that show as much stands for the others.
-    if (path_below(other, mount) != nullptr && (best == nullptr || other.root().size() < best->root().size())) {
-      best = &other;
-    }
+Origins::Origins(const std::vector<images::mnt_entry>& mounts) {
+  for (const auto& mount : mounts) {
+    by_dev_[mount.root_dev()].push_back(&mount);
   }
-  return best == &mount ? nullptr : best;
+  for (auto& [dev, shown] : by_dev_) {
+    std::stable_sort(shown.begin(), shown.end(),
+                     [](const auto* a, const auto* b) { return a->root().size() < b->root().size(); });
+  }
+}
+
+const images::mnt_entry* Origins::of(const images::mnt_entry& mount) const {
+  const auto& shown = by_dev_.at(mount.root_dev());
+  const auto first =
+      std::find_if(shown.begin(), shown.end(), [&](const auto* other) { return path_below(*other, mount) != nullptr; });
+  return *first == &mount ? nullptr : *first;
 }
 
 }  // namespace criu::namespaces

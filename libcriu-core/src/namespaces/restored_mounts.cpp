@@ -133,8 +133,12 @@ RestoredMounts::RestoredMounts(const RestoreContext& context, bool own_pids) : c
     }
   }
   for (std::size_t i = 0; i < entries_.size(); ++i) {
-    mounts_[i].entry = &entries_[i];
+    const auto& entry = entries_[i];
+    mounts_[i].entry = &entry;
+    groups_.insert(entry.shared_id());
+    points_.emplace(std::pair{entry.parent_mnt_id(), entry.mountpoint()}, entry.mnt_id());
   }
+  origins_ = Origins(entries_);
   for (std::size_t space = 0; space < spaces_.size(); ++space) {
     root_in(space);
   }
@@ -193,7 +197,7 @@ void RestoredMounts::note_late() {
   for (std::size_t before = late_.size() + 1; before != late_.size();) {
     before = late_.size();
     for (const auto& entry : entries_) {
-      const auto* origin = origin_of(entry, entries_);
+      const auto* origin = origins_.of(entry);
       if ((entry.fstype() == images::PROC && !entry.has_ext_key()) || late_.contains(entry.parent_mnt_id()) ||
           (origin != nullptr && !entry.has_ext_key() && late_.contains(origin->mnt_id()))) {
         late_.insert(entry.mnt_id());
@@ -273,7 +277,7 @@ void RestoredMounts::make_space(Made& root) {
 }
 
 bool RestoredMounts::has_origin(const Made& made) {
-  const auto* origin = made.entry->has_ext_key() ? nullptr : origin_of(*made.entry, entries_);
+  const auto* origin = made.entry->has_ext_key() ? nullptr : origins_.of(*made.entry);
   return origin == nullptr || attached_.contains(origin->mnt_id());
 }
 
@@ -290,10 +294,11 @@ bool RestoredMounts::ready(const Made& made) {
     return false;
   }
   // What is mounted below the point of a sibling would be out of reach once that is there.
-  for (const auto& other : mounts_) {
-    const auto& point = other.entry->mountpoint();
-    if (&other != &made && other.entry->parent_mnt_id() == made.entry->parent_mnt_id() &&
-        point.starts_with(made.entry->mountpoint() + "/") && !attached(other.entry->mnt_id())) {
+  const auto below = made.entry->mountpoint() + "/";
+  const auto parent_id = made.entry->parent_mnt_id();
+  for (auto other = points_.lower_bound({parent_id, below});
+       other != points_.end() && other->first.first == parent_id && other->first.second.starts_with(below); ++other) {
+    if (!attached(other->second)) {
       return false;
     }
   }
@@ -353,11 +358,6 @@ bool RestoredMounts::shares_outside(const images::mnt_entry& mount) const {
 bool RestoredMounts::hears_outside(const images::mnt_entry& mount) const {
   return mount.ext_key() == found_outside && mount.master_id() != 0 && !shares_outside(mount) &&
          !has_group(mount.master_id());
-}
-
-bool RestoredMounts::has_group(std::uint32_t group) const {
-  return std::any_of(entries_.begin(), entries_.end(),
-                     [group](const auto& entry) { return entry.shared_id() == group; });
 }
 
 // As long as they are mounted where they are: what hangs nowhere has no groups to join.
@@ -448,7 +448,7 @@ base::Fd RestoredMounts::deleted(const images::mnt_entry& mount, const images::m
 
 base::Fd RestoredMounts::source_of(const Made& made) {
   const auto& mount = *made.entry;
-  const auto* origin = origin_of(mount, entries_);
+  const auto* origin = origins_.of(mount);
   if (origin != nullptr && mount.deleted()) {
     return deleted(mount, *origin);
   }
@@ -545,7 +545,7 @@ void RestoredMounts::make_read_only() {
   doomed_.clear();
   for (const auto& made : mounts_) {
     const auto& mount = *made.entry;
-    const bool own = !is_first_root(made) && !mount.has_ext_key() && origin_of(mount, entries_) == nullptr;
+    const bool own = !is_first_root(made) && !mount.has_ext_key() && origins_.of(mount) == nullptr;
     if ((mount.flags() & MS_RDONLY) != 0) {
       stand_in(made.space);
     }

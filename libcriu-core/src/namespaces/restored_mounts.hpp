@@ -67,7 +67,7 @@ class RestoredMounts {
   base::Fd external(const images::mnt_entry&) const;
   bool shares_outside(const images::mnt_entry&) const;
   bool hears_outside(const images::mnt_entry&) const;
-  bool has_group(std::uint32_t group) const;
+  bool has_group(std::uint32_t group) const { return groups_.contains(group); }
   void open_outer_groups();
   void attach(Made&);
   void restore_sharing();
@@ -81,9 +81,12 @@ class RestoredMounts {
   std::vector<images::mnt_entry> entries_;                 // of one namespace after the other
   std::vector<Made> mounts_;                               // of these, in their order
   std::unordered_map<std::uint32_t, std::size_t> places_;  // in both, by the ids
-  std::map<std::uint32_t, base::Fd> outer_groups_;         // what a mount is to share with, by its id
-  std::vector<std::unique_ptr<Doomed>> doomed_;            // what is deleted again once all is mounted
-  std::set<std::uint32_t> late_, attached_;                // their ids
+  Origins origins_;
+  std::set<std::uint32_t> groups_;                                              // of peers
+  std::multimap<std::pair<std::uint32_t, std::string>, std::uint32_t> points_;  // of mounts on a mount, by both ids
+  std::map<std::uint32_t, base::Fd> outer_groups_;  // what a mount is to share with, by its id
+  std::vector<std::unique_ptr<Doomed>> doomed_;     // what is deleted again once all is mounted
+  std::set<std::uint32_t> late_, attached_;         // their ids
 };
 
 }  // namespace criu::namespaces
