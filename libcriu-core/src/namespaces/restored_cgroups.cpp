@@ -327,8 +327,15 @@ const base::Fd& RestoredCgroups::open_or_make(const Place& place, const images::
 }
 
 base::Fd RestoredCgroups::make_directory(const Place& place, int above, const std::string& name) {
-  check(::mkdirat(above, name.c_str(), 0755), "make", what_of(place));
-  made_.push_back(place);
+  if (remover_ == nullptr) {
+    remover_ = std::make_unique<CgroupRemover>(context_, [this](const Place& made) { remove(made); });
+  }
+  remover_->note(place);
+  if (::mkdirat(above, name.c_str(), 0755) != 0) {
+    const int error = errno;
+    remover_->forget_last();
+    throw Error("make", what_of(place), error);
+  }
   auto made = kernel::try_open_group(above, name);
   check(made.get(), "open", what_of(place));
   if (names_in(place.first).contains("cpuset")) {
@@ -511,6 +518,9 @@ void RestoredCgroups::remove(const Place& place) const {
   const int root = hierarchies_.at(place.first).root.get();
   constexpr int tries = 10;
   for (int i = 0; i < tries && ::unlinkat(root, place.second.c_str(), AT_REMOVEDIR) != 0; ++i) {
+    if (errno == ENOENT) {
+      return;  // killed between the word of it and the deed
+    }
     if (errno != EBUSY || i + 1 == tries) {
       LOG_ERROR("cannot remove {}: {}", what_of(place), std::strerror(errno));
       return;
@@ -521,10 +531,12 @@ void RestoredCgroups::remove(const Place& place) const {
   }
 }
 
-RestoredCgroups::~RestoredCgroups() {
-  for (auto place = made_.rbegin(); place != made_.rend(); ++place) {
-    remove(*place);
+void RestoredCgroups::keep() {
+  if (remover_ != nullptr) {
+    remover_->keep();
   }
 }
+
+RestoredCgroups::~RestoredCgroups() = default;
 
 }  // namespace criu::namespaces

@@ -8,11 +8,13 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/fd.hpp"
+#include "namespaces/cgroup_remover.hpp"
 #include "restore_context.hpp"
 
 namespace criu::namespaces {
@@ -38,14 +40,14 @@ class RestoredCgroups {
   // The last thing of all, since nothing can be asked of the frozen.
   void freeze() const;
   // The restore can no longer fail.
-  void keep() { made_.clear(); }
+  void keep();
 
  private:
   struct Hierarchy {
     std::string name;  // "" is version 2
     base::Fd root;
   };
-  using Place = std::pair<std::string, std::string>;  // a hierarchy, and a path in it without the first slash
+  using Place = CgroupRemover::Place;
   struct Set {
     std::map<std::string, std::string> paths;            // by hierarchy
     std::map<std::string, std::string> namespace_roots;  // the same; all empty: nothing is hidden
@@ -81,7 +83,7 @@ class RestoredCgroups {
   std::map<Place, base::Fd> groups_;
   std::map<Place, base::Fd> processes_, threads_;  // entrances of groups
   std::vector<Late> late_;
-  std::vector<Place> made_;
+  std::unique_ptr<CgroupRemover> remover_;  // none: nothing was made
 };
 
 }  // namespace criu::namespaces

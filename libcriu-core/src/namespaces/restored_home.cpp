@@ -7,10 +7,7 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <algorithm>
-
 #include "base/error.hpp"
-#include "files/terminals.hpp"
 #include "log.hpp"
 #include "namespaces/home.hpp"
 #include "namespaces/restored_cgroups.hpp"
@@ -134,21 +131,8 @@ RestoredHome::Outside::~Outside() {
 
 // One that no task of the tree is going to have.
 pid_t RestoredHome::free_pid() const {
-  std::vector<pid_t> taken;
-  for (const auto& task : context_.checkpoint.tasks) {
-    taken.insert(taken.end(),
-                 {task->pid(), static_cast<pid_t>(task->entry.pgid()), static_cast<pid_t>(task->entry.sid())});
-    taken.insert(taken.end(), task->entry.threads().begin(), task->entry.threads().end());
-  }
-  for (const auto& remap : context_.checkpoint.remaps) {
-    taken.push_back(static_cast<pid_t>(remap.remap_id()));
-  }
-  for (const auto& [leader, group] : files::foreground_groups(context_.checkpoint)) {
-    taken.push_back(group);
-  }
-  std::sort(taken.begin(), taken.end());
   pid_t pid = 2;
-  for (const auto other : taken) {
+  for (const auto other : task::needed_pids(context_.checkpoint)) {
     pid += other == pid ? 1 : 0;
   }
   return pid;

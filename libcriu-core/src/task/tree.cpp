@@ -164,6 +164,23 @@ base::Error pid_is_taken(pid_t pid, const std::string& who) {
           "stop that one, or restore into a pid namespace of its own"};
 }
 
+std::vector<pid_t> needed_pids(const Checkpoint& checkpoint) {
+  std::vector<pid_t> pids;
+  for (const auto& task : checkpoint.tasks) {
+    pids.insert(pids.end(),
+                {task->pid(), static_cast<pid_t>(task->entry.pgid()), static_cast<pid_t>(task->entry.sid())});
+    pids.insert(pids.end(), task->entry.threads().begin(), task->entry.threads().end());
+  }
+  for (const auto& remap : checkpoint.remaps) {
+    pids.push_back(static_cast<pid_t>(remap.remap_id()));
+  }
+  for (const auto& [leader, group] : files::foreground_groups(checkpoint)) {
+    pids.push_back(group);
+  }
+  std::sort(pids.begin(), pids.end());
+  return pids;
+}
+
 pid_t fork_with_pid(pid_t pid, std::uint64_t flags, int exit_signal, const std::string& who) {
   if (LastPid::needed()) {
     return LastPid::fork(pid, flags, exit_signal, who);

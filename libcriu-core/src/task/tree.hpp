@@ -51,6 +51,9 @@ std::set<pid_t> processes_told_of(const Checkpoint&);
 // The Error of a pid that somebody else has.
 base::Error pid_is_taken(pid_t pid, const std::string& who);
 
+// Of tasks, groups, sessions and whatever else of the tree is to have them again; ascending, some repeatedly.
+std::vector<pid_t> needed_pids(const Checkpoint&);
+
 // Forks a process with this pid (in the current pid namespace). Returns the pid in the parent, 0 in the child.
 // `flags`: further clone flags. A pid that is taken is an Error that says by whom.
 pid_t fork_with_pid(pid_t pid, std::uint64_t flags, int exit_signal, const std::string& who);

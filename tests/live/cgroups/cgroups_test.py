@@ -567,6 +567,22 @@ class CgroupTest(unittest.TestCase):
     def test_killed_while_v1_is_thawed(self):
         self.assert_killed("freezer")
 
+    def test_a_restore_that_is_killed_leaves_no_group(self):
+        group, pid = self.dumped()
+        os.rmdir(group)
+        script, seen = f"{self.images}/script", f"{self.images}/seen"
+        for event in ("post-restore", "pre-resume"):
+            put(script, f'#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != {event} ] || '
+                f'{{ ls -d {group} >{seen}; kill -9 $PPID; }}\n')
+            os.chmod(script, 0o755)
+            killed = subprocess.run([CRIU, "restore", "-d", "-D", self.images, "-v0", "--action-script", script],
+                                    timeout=LIMIT, check=False)
+            self.assertEqual((killed.returncode, text_of(seen)), (-9, group + "\n"))
+            self.reap()  # all that it had made, who removes the group among them
+            self.assertFalse(os.path.isdir(group), f"killed at {event}")
+            self.assertFalse(os.path.isdir(f"/proc/{pid}"))
+            os.unlink(seen)
+
     def test_what_cannot_be_frozen(self):
         pid = self.start()
         self.assertIn("no control group", self.dump(pid, "--freeze-cgroup", "/tmp", check=False))
