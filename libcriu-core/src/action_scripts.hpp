@@ -54,6 +54,8 @@ class EventListener {
   virtual void tell(Event, const ScriptContext&) = 0;
   // What is external beside what the options say, once the tree is frozen.
   virtual std::vector<std::string> external() = 0;
+  // Whether it takes the master of a restored pty whose master was outside of the tree. This process keeps its own.
+  virtual bool take_terminal(int master) = 0;
 };
 
 // Tells the listener, then runs all scripts, the last one given first, each to its end whatever became of the others.

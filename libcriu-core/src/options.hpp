@@ -67,6 +67,7 @@ struct Options {
   bool external_masters = false;      // or hear of it from there
   std::set<std::string> enable_fs;    // types of file systems that can be mounted anew; "all"
   bool shell_job = false;             // -j
+  bool orphan_terminals = false;      // of the RPC: masters of ptys that were outside of the tree go to the listener
   bool link_remap = false;
   std::uint64_t ghost_limit = 1 << 20;  // bytes, allocated
   bool ghost_fiemap = true;

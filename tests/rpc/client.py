@@ -92,7 +92,7 @@ class Client:
 
     def __init__(self, connection, worker=None):
         self.socket, self.worker = connection, worker
-        self.events = []
+        self.events, self.descriptors = [], []
         self.notified = lambda script, fields: True
 
     @classmethod
@@ -116,7 +116,8 @@ class Client:
         self.socket.send(encode("criu_req", request))
 
     def receive(self):
-        data = self.socket.recv(WIDTH)
+        data, descriptors, _, _ = socket.recv_fds(self.socket, WIDTH, 4)
+        self.descriptors += descriptors
         return decode("criu_resp", data) if data else None
 
     def call(self, kind, opts=None, **fields):

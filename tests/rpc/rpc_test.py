@@ -3,14 +3,19 @@
 """The RPC, from a client's side. In a pid namespace of its own; $CRIU_CLI is the program, $RPC_PROTO its messages."""
 import ctypes
 import errno
+import fcntl
 import os
+import pty
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
+import tty
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -433,6 +438,70 @@ class Swrk(Case):
         os.close(other)
         os.kill(self.tree, signal.SIGUSR1)
         self.assertEqual(os.read(again, 1), b"x")
+
+    def start_on_terminal(self):
+        """A session on a pty of ours, which answers each line."""
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+        self.tree = os.fork()
+        if self.tree == 0:
+            try:
+                os.setsid()
+                fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+                for number in range(3):
+                    os.dup2(slave, number)
+                os.closerange(3, 1000)
+                while True:
+                    line = os.read(0, 99)
+                    os.write(1, b"got " + line + (b", in front" if os.tcgetpgrp(0) == os.getpgrp() else b""))
+            finally:
+                os._exit(1)
+        os.close(slave)
+        os.write(master, b"first")
+        self.assertEqual(os.read(master, 99), b"got first, in front")
+        return master
+
+    def dump_on_terminal(self):
+        master = self.start_on_terminal()
+        _, response = self.dump(orphan_pts_master=True)
+        self.assertTrue(response["success"], response)
+        self.reap()
+        os.close(master)  # whose number the new one gets
+
+    def test_a_terminal_whose_master_is_outside(self):
+        self.dump_on_terminal()
+        client = self.client()
+        response = client.call("RESTORE", self.opts(orphan_pts_master=True, notify_scripts=True, rst_sibling=True))
+        self.assertTrue(response["success"], response)
+        names = [name for name, _ in client.events]
+        self.assertEqual(names.count("orphan-pts-master"), 1)
+        self.assertLess(names.index("orphan-pts-master"), names.index("post-restore"))
+        (master,) = client.descriptors
+        self.assertEqual(fcntl.ioctl(master, termios.TIOCGWINSZ, b"\0" * 8)[:4], struct.pack("HH", 33, 99))
+        os.write(master, b"second")
+        self.assertEqual(os.read(master, 99), b"got second, in front")
+        os.close(master)  # the session is told that its terminal is gone
+        os.waitpid(self.tree, 0)
+
+    def test_a_terminal_that_the_client_does_not_want(self):
+        self.dump_on_terminal()
+        client = self.client(stdin=subprocess.DEVNULL, start_new_session=True)
+        client.notified = lambda script, fields: script != "orphan-pts-master"
+        response = client.call("RESTORE", self.opts(orphan_pts_master=True, notify_scripts=True))
+        self.assertFalse(response["success"])
+        self.assertIn("--shell-job", response["cr_errmsg"])
+        for descriptor in client.descriptors:
+            os.close(descriptor)
+
+    def test_a_terminal_whose_master_is_outside_is_named(self):
+        master = self.start_on_terminal()
+        _, response = self.dump()
+        self.assertFalse(response["success"])
+        self.assertIn("the terminal's master is outside of the tree", response["cr_errmsg"])
+        os.write(master, b"third")
+        self.assertEqual(os.read(master, 99), b"got third, in front")
+        os.close(master)
 
     def test_without_standard_descriptors(self):
         self.start()

@@ -15,6 +15,7 @@
 // <signal.h> has a macro by the name of a field of the images.
 #undef sigmask
 
+#include "action_scripts.hpp"
 #include "files/common.hpp"
 #include "files/pty_numbers.hpp"
 #include "files/regular.hpp"
@@ -154,12 +155,24 @@ void Terminals::sort(const RestoreContext& context) {
     const auto pty = ptys_.find(id >> 1);
     if (info.type() == images::PTY && !is_master(info) && info.has_termios() && pty != ptys_.end()) {
       pty->second.slave = &info;
+    } else {
+      note_orphan(context, info);
     }
   }
   auto reader = context.images.open(image::type::tty_data);
   images::tty_data_entry entry;
   while (reader && reader->next(entry)) {
     data_[entry.tty_id()] = entry;
+  }
+}
+
+// Whose master was outside of the tree: the client of the RPC may want a new one.
+void Terminals::note_orphan(const RestoreContext& context, const Info& info) {
+  if (info.type() == images::PTY && !is_master(info) && info.has_termios() && context.options.orphan_terminals &&
+      context.options.listener != nullptr) {
+    auto& pty = ptys_[info.id() >> 1];
+    pty.slave = &info;
+    pty.what = name_of(info);
   }
 }
 
@@ -226,8 +239,9 @@ void Terminals::make_hung_up(const RestoreContext& context, const Info& info) {
 void Terminals::make_ptys(const RestoreContext& context) {
   PtyNumbers numbers(context);
   for (const auto& [number, pty] : ptys_) {
-    const auto path = path_of(context, pty.master->id());
-    numbers.want(pty.master->pty().index(), path.empty() ? "/dev/ptmx" : path, pty.what);
+    const auto path =
+        pty.master != nullptr ? path_of(context, pty.master->id()) : ptmx_beside(path_of(context, pty.slave->id()));
+    numbers.want(pty.any().pty().index(), path.empty() ? "/dev/ptmx" : path, pty.what);
   }
   auto made = numbers.make(PtyNumbers::Taken::fails);
   auto next = made.begin();
@@ -235,6 +249,15 @@ void Terminals::make_ptys(const RestoreContext& context) {
     pty.fd = std::move(*next++);
     apply(context, pty);
   }
+  give_away(context);
+}
+
+// A client that does not want the master leaves the terminal to --shell-job.
+void Terminals::give_away(const RestoreContext& context) {
+  std::erase_if(ptys_, [&](const auto& entry) {
+    const Pty& pty = entry.second;
+    return pty.master == nullptr && !context.options.listener->take_terminal(pty.fd.get());
+  });
 }
 
 namespace {
@@ -275,9 +298,11 @@ void Terminals::apply(const RestoreContext& context, Pty& pty) {
   const auto& settings = pty.slave != nullptr ? *pty.slave : *pty.master;
   restore_tty_settings(master, settings, pty.what);
   restore_tty_size(master, settings, pty.what);
-  fill(context, pty);
+  if (pty.master != nullptr) {
+    fill(context, pty);
+  }
   restore_tty_locks(master, settings, pty.what);
-  if (pty.master->exclusive()) {
+  if (pty.master != nullptr && pty.master->exclusive()) {
     check(::ioctl(master, TIOCEXCL), "make exclusive", pty.what);
   }
 }
@@ -475,7 +500,7 @@ std::vector<base::Fd> Terminals::open(const RestoreContext& context,
       check(::ioctl(made.back().get(), TIOCEXCL), "make exclusive", what);
     }
   }
-  if (pty != ptys_.end() && pty->second.master->locked()) {
+  if (pty != ptys_.end() && pty->second.master != nullptr && pty->second.master->locked()) {
     const int on = 1;
     check(::ioctl(pty->second.fd.get(), TIOCSPTLCK, &on), "lock", pty->second.what);
   }

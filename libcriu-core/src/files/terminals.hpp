@@ -50,7 +50,7 @@ class Terminals {
   struct Pty {
     const Info* master = nullptr;
     const Info* slave = nullptr;
-    base::Fd fd;  // the master
+    base::Fd fd;  // the master; who asks for the restore gets it when there is no entry of one
     std::string what;
     const Info& any() const { return master != nullptr ? *master : *slave; }
   };
@@ -63,7 +63,9 @@ class Terminals {
 
   void sort(const RestoreContext&);
   void make_hung_up(const RestoreContext&, const Info&);
+  void note_orphan(const RestoreContext&, const Info&);
   void make_ptys(const RestoreContext&);
+  void give_away(const RestoreContext&);
   void apply(const RestoreContext&, Pty&);
   void fill(const RestoreContext&, Pty&);
   void find_outside(const RestoreContext&, const Info&);

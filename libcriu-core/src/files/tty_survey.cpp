@@ -309,7 +309,11 @@ void TtySurvey::complete_slave(Saver& saver, Met& met) {
     return;  // hung up: its master is nowhere
   }
   find_session(saver.dump(), met);
-  if (met.info.type() == images::PTY && !saver.dump().options.shell_job) {
+  int waiting = 0;
+  if (::ioctl(met.fd.get(), FIONREAD, &waiting) == 0 && waiting > 0) {
+    LOG_WARN("{}: what was typed and not read yet is lost, since the terminal's master is outside", met.what);
+  }
+  if (met.info.type() == images::PTY && !saver.dump().options.shell_job && !saver.dump().options.orphan_terminals) {
     throw Error("cannot dump", met.what + ": the terminal's master is outside of the tree", 0,
                 fmt::format("--shell-job puts the terminal of the restore in its place, --external {} one that the "
                             "restore is given with --inherit-fd",

@@ -55,7 +55,7 @@ class RestoredHome {
   const RestoredMounts* mounts() const { return mounts_.get(); }
 
   // What of the mounts shows pids waits until there are some: in the deputy, while no task of the tree looks at /proc.
-  bool has_late_mounts() const { return own_pids_ && mounts_ != nullptr; }
+  bool has_late_mounts() const { return mounts_ != nullptr && mounts_->has_late(); }
   void make_late_mounts() const;
 
   // The rest of the restore, once the root is born (and its descendants on their way): among the tree's pids, where

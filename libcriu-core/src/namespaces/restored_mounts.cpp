@@ -189,16 +189,15 @@ void RestoredMounts::stand_in(std::size_t space) {
   }
 }
 
-// Every /proc, what is bound from it, and all that is mounted on these.
+// Every /proc, what is bound from it, and all that is mounted on these; terminals, which do not exist yet.
 void RestoredMounts::note_late() {
-  if (!own_pids_) {
-    return;
-  }
   for (std::size_t before = late_.size() + 1; before != late_.size();) {
     before = late_.size();
     for (const auto& entry : entries_) {
       const auto* origin = origins_.of(entry);
-      if ((entry.fstype() == images::PROC && !entry.has_ext_key()) || late_.contains(entry.parent_mnt_id()) ||
+      const bool proc = own_pids_ && entry.fstype() == images::PROC && !entry.has_ext_key();
+      const bool terminal = entry.fstype() == images::DEVPTS && entry.root() != "/" && origin != nullptr;
+      if (proc || terminal || late_.contains(entry.parent_mnt_id()) ||
           (origin != nullptr && !entry.has_ext_key() && late_.contains(origin->mnt_id()))) {
         late_.insert(entry.mnt_id());
       }
@@ -221,15 +220,18 @@ void RestoredMounts::make() {
   if (own_pids_) {
     stand_in(0);
     mount_proc_at(open_point(root_in(0).fd.get(), "proc", "mount /proc").get());
-  } else {
+  }
+  if (!has_late()) {
     restore_sharing();
     make_read_only();
-    stand_in(0);
   }
+  stand_in(0);
 }
 
 void RestoredMounts::make_late() {
-  check(::umount2("/proc", MNT_DETACH), "unmount the passing", "/proc");
+  if (own_pids_) {
+    check(::umount2("/proc", MNT_DETACH), "unmount the passing", "/proc");
+  }
   make_all(true);
   restore_sharing();
   make_read_only();

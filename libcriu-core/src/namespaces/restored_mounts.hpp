@@ -22,8 +22,10 @@ class RestoredMounts {
   // Reads and checks them.
   RestoredMounts(const RestoreContext&, bool own_pids);
   // Puts them in the place of those that are there. A /proc can be mounted only by who lives among the pids that it
-  // shows: with a pid namespace of the tree's own those have to wait, and one of ours is there for so long.
+  // shows: with a pid namespace of the tree's own those have to wait, and one of ours is there for so long. So do
+  // terminals that are bound somewhere (/dev/console), until they are made.
   void make();
+  bool has_late() const { return own_pids_ || !late_.empty(); }
   void make_late();
 
   // Where paths on this mount begin; AT_FDCWD: in the root's namespace.

@@ -48,10 +48,24 @@ images::criu_req Channel::receive() {
   return request;
 }
 
-void Channel::send(const images::criu_resp& response) {
-  const auto packet = response.SerializeAsString();
+void Channel::send(const images::criu_resp& response, int fd) {
+  auto packet = response.SerializeAsString();
+  iovec data{packet.data(), packet.size()};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  alignas(cmsghdr) char room[CMSG_SPACE(sizeof fd)] = {};
+  if (fd >= 0) {
+    message.msg_control = room;
+    message.msg_controllen = sizeof room;
+    auto* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof fd);
+    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  }
   ssize_t sent = 0;
-  while ((sent = ::send(socket_.get(), packet.data(), packet.size(), MSG_NOSIGNAL)) < 0 && errno == EINTR) {
+  while ((sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL)) < 0 && errno == EINTR) {
   }
   check(sent, "answer the client");
 }

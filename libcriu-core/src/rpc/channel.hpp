@@ -15,7 +15,8 @@ class Channel {
 
   // Throws base::Error: ECONNRESET when the client is gone, EBADMSG when this is no message.
   images::criu_req receive();
-  void send(const images::criu_resp&);
+  // `fd`: goes with it, unless it is -1.
+  void send(const images::criu_resp&, int fd = -1);
 
   // Who is at the other end: whoever connected, or made the pair of sockets.
   pid_t peer() const { return peer_; }

@@ -133,6 +133,7 @@ class Reader {
     }
     options().tree = request_.has_pid() ? request_.pid() : origin_.client;
     options().detach = command == restore_command;
+    options().orphan_terminals = request_.orphan_pts_master();
     read_same_names();
     read_mounts_and_links();
     read_numbers();

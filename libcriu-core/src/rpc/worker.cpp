@@ -58,9 +58,20 @@ class Notifier : public EventListener {
     const auto answer = ask("query-ext-files", 0);
     return {answer.opts().external().begin(), answer.opts().external().end()};
   }
+  bool take_terminal(int master) override {
+    try {
+      ask("orphan-pts-master", 0, master);
+      return true;
+    } catch (const Error& error) {
+      if (error.code() != 0) {
+        throw;
+      }
+      return false;  // it said no
+    }
+  }
 
  private:
-  criu_req ask(const char* script, pid_t pid) {
+  criu_req ask(const char* script, pid_t pid, int fd = -1) {
     criu_resp question;
     question.set_type(images::NOTIFY);
     question.set_success(true);
@@ -68,7 +79,7 @@ class Notifier : public EventListener {
     if (pid != 0) {
       question.mutable_notify()->set_pid(pid);
     }
-    channel_.send(question);
+    channel_.send(question, fd);
     auto answer = channel_.receive();
     if (answer.type() != images::NOTIFY || !answer.notify_success()) {
       throw Error("RPC client reported script error", script, 0);
