@@ -8,38 +8,29 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
-import time
 import unittest
 
-CRIU = os.environ["CRIU_CLI"]
-LIMIT = 30
-COUNT = "i=0; while true; do i=$((i+1)); echo $i >/count; sleep 0.02; done"
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from engine import Engine, LIMIT, Redis, await_, counting, free_port  # noqa: E402
+
+COUNT = counting("/count")
 
 
 @unittest.skipIf(shutil.which("runc") is None or shutil.which("busybox") is None, "runc or busybox is not installed")
-class Runc(unittest.TestCase):
+class Runc(Engine):
     def setUp(self):
-        self.base = tempfile.mkdtemp(prefix="criu-live-runc-")
-        self.addCleanup(shutil.rmtree, self.base, ignore_errors=True)
-        self.name = os.path.basename(self.base)
-        os.makedirs(self.base + "/bin")
-        os.symlink(CRIU, self.base + "/bin/criu")
-        self.environment = dict(os.environ, PATH=self.base + "/bin:" + os.environ["PATH"])
-        for directory in ("bin", "proc", "sys", "dev", "tmp"):
-            os.makedirs(f"{self.base}/rootfs/{directory}")
-        shutil.copy(shutil.which("busybox"), self.base + "/rootfs/bin/busybox")
-        for applet in ("sh", "sleep", "cat", "echo"):
-            os.symlink("busybox", f"{self.base}/rootfs/bin/{applet}")
+        super().setUp()
         self.runc("spec")
         self.images = self.base + "/images"
 
     def runc(self, *arguments, check=True):
         # What a container keeps of its output would be a pipe to this test, or a file from outside.
         with open(self.base + "/errors", "w+b") as errors:
-            done = subprocess.run(["runc", "--root", self.base + "/state", "--log", self.base + "/runc.log", *arguments],
+            command = ["runc", "--root", self.base + "/state", "--log", self.base + "/runc.log", *arguments]
+            done = subprocess.run(command,
                                   cwd=self.base, env=self.environment, stdin=subprocess.DEVNULL,
                                   stdout=subprocess.DEVNULL, stderr=errors if arguments[0] not in ("run", "restore")
                                   else subprocess.DEVNULL, timeout=60)
@@ -57,19 +48,21 @@ class Runc(unittest.TestCase):
                 pass
         return "\n".join(texts)
 
-    def start(self, command, **annotations):
+    def start(self, command, annotations=None, terminal=False, network=True, options=()):
         with open(self.base + "/config.json", encoding="utf-8") as file:
             config = json.load(file)
-        config["process"].update(terminal=False, args=["sh", "-c", command])
+        config["process"].update(terminal=terminal, args=["sh", "-c", command])
         config["root"]["readonly"] = False
-        config["annotations"] = annotations
+        config["annotations"] = annotations or {}
         config["mounts"].append({"destination": "/data", "source": self.base + "/data", "type": "bind",
                                  "options": ["rbind", "rw"]})
+        if not network:
+            config["linux"]["namespaces"] = [ns for ns in config["linux"]["namespaces"] if ns["type"] != "network"]
         os.makedirs(self.base + "/data", exist_ok=True)
         with open(self.base + "/config.json", "w", encoding="utf-8") as file:
             json.dump(config, file)
         self.addCleanup(self.runc, "delete", "--force", self.name, check=False)
-        self.runc("run", "--detach", self.name)
+        self.runc("run", "--detach", *options, self.name)
 
     def state(self):
         done = subprocess.run(["runc", "--root", self.base + "/state", "state", self.name], capture_output=True)
@@ -77,32 +70,30 @@ class Runc(unittest.TestCase):
 
     def count(self, more_than):
         """What it has counted to, once that is more than it was."""
-        until = time.monotonic() + LIMIT
-        while True:
+        def read():
             try:
-                with open(self.base + "/rootfs/count", encoding="ascii") as file:
+                with open(self.rootfs + "/count", encoding="ascii") as file:
                     text = file.read().strip()
             except FileNotFoundError:
-                text = ""
-            if text and int(text) > more_than:
-                return int(text)
-            self.assertLess(time.monotonic(), until, f"it does not count on from {more_than}\n" + self.complaints())
-            time.sleep(0.005)
+                return 0
+            return int(text) if text and int(text) > more_than else 0
+        return await_(read, f"it does not count on from {more_than}", self)
 
     def checkpoint(self, *options, check=True):
         return self.runc("checkpoint", "--image-path", self.images, "--work-path", self.images, *options, self.name,
                          check=check)
 
-    def restore(self, *options):
-        self.runc("restore", "--detach", "--image-path", self.images, "--work-path", self.images, *options, self.name)
+    def restore(self, *options, name=None):
+        self.runc("restore", "--detach", "--image-path", self.images, "--work-path", self.images, *options,
+                  name or self.name)
 
-    def test_three_rounds(self):
+    def test_five_rounds(self):
         self.start(COUNT)
         last = self.count(5)
-        for _ in range(3):
+        for _ in range(5):
             self.checkpoint()
             self.assertIsNone(self.state())
-            with open(self.base + "/rootfs/count", encoding="ascii") as file:
+            with open(self.rootfs + "/count", encoding="ascii") as file:
                 at = int(file.read())
             self.restore()
             self.assertEqual(self.state()["status"], "running")
@@ -128,6 +119,79 @@ class Runc(unittest.TestCase):
         with open(f"/proc/{self.state()['pid']}/cgroup", encoding="ascii") as file:
             return sorted(file)
 
+    def test_another_name(self):
+        self.start(COUNT)
+        last = self.count(5)
+        self.checkpoint()
+        other = self.name + "-2"
+        self.addCleanup(self.runc, "delete", "--force", other, check=False)
+        self.restore(name=other)
+        self.assertIsNone(self.state())
+        self.count(last)
+
+    def test_redis_with_a_client(self):
+        if shutil.which("redis-server") is None:
+            self.skipTest("redis-server is not installed")
+        self.add_program(shutil.which("redis-server"))
+        port = free_port()
+        self.start(f"cd /tmp && exec {shutil.which('redis-server')} --port {port} --save '' --logfile /tmp/log",
+                   network=False)
+        client = Redis(port)
+        self.assertEqual(client.ask("SET", "key", "kept"), "+OK")
+        for number in range(5):
+            self.assertNotEqual(self.checkpoint(check=False), 0)
+            self.assertIn("--tcp-established", self.complaints())
+            shutil.rmtree(self.images)
+            self.checkpoint("--tcp-established")
+            client.socket.sendall(b"INCR rounds\r\n")  # while there is nobody to answer
+            self.restore("--tcp-established")
+            self.assertEqual(client.socket.recv(99), f":{number + 1}\r\n".encode())
+            shutil.rmtree(self.images)
+        self.assertEqual(client.ask("GET", "key").split(), ["$4", "kept"])
+        client.socket.close()
+
+    def take_console(self, path):
+        """The terminal of the container that is started next, which its engine sends there."""
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen()
+        listener.settimeout(LIMIT)
+
+        def terminal():
+            connection, _ = listener.accept()
+            with listener, connection:
+                _, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
+            return descriptors[0]
+        return terminal
+
+    def read_line(self, terminal):
+        line = b""
+        while not line.endswith(b"\n"):
+            line += os.read(terminal, 1)
+        return line.strip().decode()
+
+    def test_terminal(self):
+        first = self.take_console(self.base + "/first")
+        self.start("while read line; do echo got $line; done", terminal=True,
+                   options=("--console-socket", self.base + "/first"))
+        terminal = first()
+        os.write(terminal, b"one\n")
+        self.assertEqual([self.read_line(terminal) for _ in range(2)], ["one", "got one"])
+        for number in range(3):
+            self.checkpoint()
+            self.assertRaises(OSError, os.read, terminal, 1)
+            os.close(terminal)
+            path = f"{self.base}/console-{number}"
+            again = self.take_console(path)
+            self.restore("--console-socket", path)
+            terminal = again()
+            os.write(terminal, b"more\n")
+            self.assertEqual([self.read_line(terminal) for _ in range(2)], ["more", "got more"])
+            shutil.rmtree(self.images)
+        self.runc("exec", self.name, "sh", "-c", "echo to the console >/dev/console")
+        self.assertEqual(self.read_line(terminal), "to the console")
+        os.close(terminal)
+
     def test_leave_running(self):
         self.start(COUNT)
         last = self.count(5)
@@ -142,7 +206,7 @@ class Runc(unittest.TestCase):
         os.chmod(script, 0o755)
         with open(config, "w", encoding="ascii") as file:
             file.write(f"action-script {script}\n")
-        self.start(COUNT, **{"org.criu.config": config})
+        self.start(COUNT, annotations={"org.criu.config": config})
         last = self.count(5)
         self.assertNotEqual(self.checkpoint(check=False), 0)
         self.assertIn("post-dump script failed", self.complaints())
