@@ -59,6 +59,8 @@ class Faults(unittest.TestCase):
     def setUpClass(cls):
         cls.base = tempfile.mkdtemp(prefix="criu-live-faults-")
         cls.name = os.path.basename(cls.base)
+        cls.addClassCleanup(shutil.rmtree, cls.base)
+        cls.addClassCleanup(cls.remove_groups)
         cls.groups = [f"{top}/{cls.name}{below}" for top in hierarchies() for below in ("", "/a", "/b")]
         cls.images = cls.base + "/images"
         os.mkdir(cls.images)
@@ -66,11 +68,6 @@ class Faults(unittest.TestCase):
         cls.checkpoint()
         # The outer ends go with the inner ones, after who made the namespace.
         cls.await_(lambda: cls.state() == cls.empty)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remove_groups()
-        shutil.rmtree(cls.base)
 
     @classmethod
     def state(cls):
