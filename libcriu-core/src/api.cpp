@@ -9,6 +9,7 @@
 #include "kernel/features.hpp"
 #include "log.hpp"
 #include "options_table.hpp"
+#include "pre_dump.hpp"
 #include "restore.hpp"
 #include "rpc/worker.hpp"
 #include "session.hpp"
@@ -163,6 +164,14 @@ int criu_core_dump(const criu_core_options* options, criu_core_error** error) {
   const int result = done(error, [&] { criu::dump(ready(options, criu::dump_command)); });
   if (result != 0) {
     LOG_ERROR("Dumping FAILED.");
+  }
+  return result;
+}
+
+int criu_core_pre_dump(const criu_core_options* options, criu_core_error** error) {
+  const int result = done(error, [&] { criu::pre_dump(ready(options, criu::pre_dump_command)); });
+  if (result != 0) {
+    LOG_ERROR("Pre-dumping FAILED.");
   }
   return result;
 }

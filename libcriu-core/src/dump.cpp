@@ -25,6 +25,7 @@
 #include "options_table.hpp"
 #include "outside.hpp"
 #include "plugins.hpp"
+#include "pre_dump.hpp"
 #include "sockets/guard.hpp"
 #include "sockets/keepers.hpp"
 #include "stats.hpp"
@@ -252,6 +253,7 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
 
 void dump(const Options& options) {
   image::Directory images(options.images_dir);
+  link_parent(options, images);
   const ScriptContext scripts{images.fd(), options.tree};
   run_scripts(options, Event::pre_dump, scripts);
   Plugins loaded(options, CR_PLUGIN_STAGE__DUMP, images.fd());

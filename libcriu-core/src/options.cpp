@@ -339,7 +339,7 @@ constexpr OptionInfo table[] = {
   {"leave-running", 'R', none, false, dump_command, nullptr, general, "let the tasks go on after the dump", leave<FinalState::running>},
   {"images-dir", 'D', value, false, every_command, "DIR", general, "where the images are (default: .)", text<&Options::images_dir>},
   {"work-dir", 'W', value, false, every_command, "DIR", general, "where logs, pid files, statistics go (default: the image directory)", text<&Options::work_dir>},
-  {"prev-images-dir", 0, value, false, dumps, "DIR", general, "the checkpoint before this one, relative to the image directory", nullptr},
+  {"prev-images-dir", 0, value, false, dumps, "DIR", general, "the checkpoint before this one, relative to the image directory", text<&Options::previous_images>},
   {"pidfile", 0, value, false, restore_command | servers, "FILE", general, "write the pid of the root task here; must not exist", text<&Options::pidfile>},
   {"libdir", 'L', value, false, dumps | restore_command, "DIR", general, "where plugins are (default: /usr/lib/criu)", text<&Options::libdir>},
   {"root", 'r', value, false, restore_command, "PATH", general, "the root of the restored mount namespace", text<&Options::root>},
@@ -402,7 +402,7 @@ constexpr OptionInfo table[] = {
   {"cgroup-dump-controller", 0, value, false, dump_command, "NAME", cgroups, "which controllers to save (default: all)", append<&Options::cgroup_controllers>},
   {"cgroup-yard", 0, value, false, both, "DIR", cgroups, "a directory where all controllers are mounted", text<&Options::cgroup_yard>},
 
-  {"track-mem", 0, none, true, dumps, nullptr, memory, "track changes of memory for the next dump", nullptr},
+  {"track-mem", 0, none, true, dumps, nullptr, memory, "track changes of memory for the next dump (which copies all memory nevertheless)", flag<&Options::track_memory>},
   {"auto-dedup", 0, none, true, pages, nullptr, memory, "remove pages from older images as they are replaced", nullptr},
   {"pre-dump-mode", 0, value, false, pre_dump_command, "splice|read", memory, "how pre-dump gets at memory", nullptr, "splice"},
   {"page-server", 0, none, true, pages, nullptr, memory, "send memory to a page server", nullptr},
@@ -552,7 +552,7 @@ void validate(const Options& options, Command command) {
   if (!refused.empty()) {
     throw base::Error(refused, "not supported by this version yet", 0);
   }
-  if (command == dump_command && options.tree == 0) {
+  if ((command == dump_command || command == pre_dump_command) && options.tree == 0) {
     throw base::Error("pid not specified", {}, 0, "-t PID names the root of the tree");
   }
   if (command == restore_command && options.detach && options.final_state == FinalState::stopped && options.shell_job) {

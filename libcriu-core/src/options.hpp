@@ -52,6 +52,8 @@ class EventListener;
 struct Options {
   pid_t tree = 0;                               // -t
   std::string images_dir = ".";                 // -D
+  std::string previous_images;                  // relative to those; empty: there are none
+  bool track_memory = false;                    // for the next dump, which copies all the same
   std::string work_dir;                         // -W; empty: the image directory
   std::string log_file;                         // -o; empty: stderr; "-": stdout
   bool log_pid = false;                         // restored tasks log to files of their own

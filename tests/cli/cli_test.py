@@ -98,10 +98,16 @@ class Talking(Case):
         self.fails("-v4", says="command is required", usage=True)
         self.fails("dum", says="unknown command: dum", usage=True)
 
+    def test_pre_dump_needs_a_tree(self):
+        self.fails("pre-dump", says="pid not specified")
+        self.fails("pre-dump", "-t", "4194300", says="task 4194300: No such process")
+        self.fails("pre-dump", "-t1", "--lazy-pages", says="--lazy-pages: not supported")
+        self.fails("pre-dump", "-t1", "--prev-images-dir", "nowhere", says="--prev-images-dir nowhere")
+
     def test_removed_and_later_commands(self):
         self.fails("exec", says='The "exec" action is deprecated by the Compel library.', code=255)
         self.fails("show", says='To view an image use the "crit decode -i $name --pretty" command.', code=255)
-        for command in ("pre-dump", "lazy-pages", "page-server", "dedup"):
+        for command in ("lazy-pages", "page-server", "dedup"):
             self.fails(command, says=command + ": not supported by this version yet")
         self.fails("swrk", "x", says="invalid descriptor: x", usage=True)
         self.fails("swrk", "999", says="Bad file descriptor")
@@ -134,7 +140,7 @@ class Talking(Case):
     def test_later_options(self):
         for option in ("--auto-dedup", "--lazy-pages", "--external=x"):
             self.fails("dump", "-t1", option, says="not supported by this version yet")
-        self.fails("dump", "-t1", "--auto-de", "--track-mem", says="--auto-dedup, --track-mem: not supported")
+        self.fails("dump", "-t1", "--auto-de", "--page-server", says="--auto-dedup, --page-server: not supported")
         # Without a say in what the command does, or switched off again: no reason to refuse.
         for args in (["--track-mem"], ["--stream", "--no-stream"], ["--no-auto-dedup"]):
             self.assertIn("inventory", self.run_criu("restore", *args).stderr)
@@ -142,8 +148,8 @@ class Talking(Case):
     def test_every_later_option(self):
         """What the man page lists as not supported is refused by the commands that it concerns, and by name."""
         values = {"join-ns": "=uts:1", "cpu-cap": "=all"}
-        alone = {"track-mem", "auto-dedup", "page-server", "lazy-pages", "allow-uprobes", "stream", "mntns-compat-mode"}
-        with_value = {"prev-images-dir", "external", "lsm-profile", "lsm-mount-context"}
+        alone = {"auto-dedup", "page-server", "lazy-pages", "allow-uprobes", "stream", "mntns-compat-mode"}
+        with_value = {"external", "lsm-profile", "lsm-mount-context"}
         for name in alone | with_value | set(values):
             option = "--" + name + values.get(name, "=net" if name in with_value else "")
             with self.subTest(option):
@@ -224,14 +230,14 @@ class Config(Case):
     def setUp(self):
         super().setUp()
         self.write("home/.criu/default.conf", "stream\n")
-        self.by_variable = {"CRIU_CONFIG_FILE": self.write("variable.conf", "track-mem\n")}
+        self.by_variable = {"CRIU_CONFIG_FILE": self.write("variable.conf", "lazy-pages\n")}
         self.explicit = self.write("explicit.conf", "page-server # comment\n")
 
     def test_which_files(self):
         self.assertEqual(self.refused(), {"stream"})
-        self.assertEqual(self.refused(env=self.by_variable), {"stream", "track-mem"})
-        self.assertEqual(self.refused("--no-default-config", env=self.by_variable), {"track-mem"})
-        self.assertEqual(self.refused("--config", self.explicit, env=self.by_variable), {"page-server", "track-mem"})
+        self.assertEqual(self.refused(env=self.by_variable), {"lazy-pages", "stream"})
+        self.assertEqual(self.refused("--no-default-config", env=self.by_variable), {"lazy-pages"})
+        self.assertEqual(self.refused("--config", self.explicit, env=self.by_variable), {"lazy-pages", "page-server"})
         self.assertEqual(self.refused("--config=" + self.explicit), {"page-server"})
         self.assertEqual(self.refused("--config", "/nowhere", "--auto-dedup"), {"auto-dedup"})
 

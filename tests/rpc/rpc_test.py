@@ -149,7 +149,7 @@ class Swrk(Case):
         response = client.call("FEATURE_CHECK", features={"mem_track": True, "lazy_pages": True})
         # What of them the kernel has is of no use before there are pre-dumps and lazy pages.
         self.assertEqual(response, {"type": REQUEST["FEATURE_CHECK"], "success": True,
-                                    "features": {"mem_track": False, "lazy_pages": False, "pidfd_store": False}})
+                                    "features": {"mem_track": True, "lazy_pages": False, "pidfd_store": False}})
         self.assertEqual(client.end(), 0)
         response = self.client().call("FEATURE_CHECK")
         self.assertEqual((response["success"], response["cr_errno"]), (False, errno.EBADRQC))
@@ -291,7 +291,7 @@ class Swrk(Case):
                  ({"images_dir_fd": 999}, "images_dir_fd 999"),
                  ({"log_file": "a/b"}, "No subdirs are allowed in log_file name"),
                  ({"empty_ns": 1}, "only the network namespace"),
-                 ({"track_mem": True, "parent_img": "x"}, "--prev-images-dir, --track-mem: not supported"),
+                 ({"auto_dedup": True, "lazy_pages": True}, "--auto-dedup, --lazy-pages: not supported"),
                  ({"ps": {"port": 1}}, "--page-server: not supported"),
                  ({"external": ["mnt[]:?"]}, "mnt[]:?")]
         for opts, says in wrong:
@@ -307,12 +307,74 @@ class Swrk(Case):
         self.assertIn("the dump of the client itself", response["cr_errmsg"])
 
     def test_what_is_not_there(self):
-        for kind in ("PRE_DUMP", "SINGLE_PRE_DUMP", "PAGE_SERVER", "PAGE_SERVER_CHLD", "CPUINFO_DUMP", "CPUINFO_CHECK"):
+        for kind in ("PAGE_SERVER", "PAGE_SERVER_CHLD", "CPUINFO_DUMP", "CPUINFO_CHECK"):
             with self.subTest(kind):
                 response = self.client().call(kind, self.opts())
                 self.assertEqual(response["type"], REQUEST["PAGE_SERVER" if kind == "PAGE_SERVER_CHLD" else kind])
                 self.assertIn("not supported by this version yet", response["cr_errmsg"])
                 self.assertFalse(response["success"])
+
+    def round_directory(self, name):
+        path = f"{self.images}/{name}"
+        os.mkdir(path)
+        descriptor = os.open(path, os.O_RDONLY)
+        self.addCleanup(os.close, descriptor)
+        return descriptor
+
+    def assert_pre_dump(self, name):
+        files = os.listdir(f"{self.images}/{name}")
+        self.assertIn(f"pagemap-{self.tree}.img", files)
+        self.assertNotIn(f"core-{self.tree}.img", files)
+        self.assertTrue(self.answers())
+
+    def test_pre_dumps_and_a_dump(self):
+        self.start()
+        client = self.client()
+        for number, kind in enumerate(("PRE_DUMP", "PRE_DUMP", "DUMP")):
+            opts = {"images_dir_fd": self.round_directory(str(number)), "pid": self.tree, "track_mem": True,
+                    "log_file": "work.log"}
+            if number > 0:
+                opts["parent_img"] = f"../{number - 1}"
+            response = client.call(kind, self.opts(**opts))
+            self.assertTrue(response["success"], response)
+            self.assertEqual(response["type"], REQUEST[kind])
+            if kind == "PRE_DUMP":
+                self.assert_pre_dump(str(number))
+            else:
+                self.reap()
+        self.assertEqual(client.end(), 0)
+        self.assertEqual(os.readlink(self.images + "/2/parent"), "../1")
+        self.assertFalse(self.client().call("RESTORE", self.opts(images_dir_fd=self.round_directory("x")))["success"])
+        last = os.open(self.images + "/2", os.O_RDONLY)
+        self.addCleanup(os.close, last)
+        response = self.client().call("RESTORE", self.opts(images_dir_fd=last, rst_sibling=True))
+        self.assertTrue(response["success"], response)
+        self.assertTrue(self.answers())
+
+    def test_a_pre_dump_alone(self):
+        self.start()
+        client = self.client()
+        opts = self.opts(images_dir_fd=self.round_directory("0"), pid=self.tree)
+        response = client.call("SINGLE_PRE_DUMP", opts)
+        self.assertEqual((response["type"], response["success"]), (REQUEST["SINGLE_PRE_DUMP"], True))
+        self.assert_pre_dump("0")
+        self.assertEqual(client.end(), 0)
+        response = self.client().call("RESTORE", opts)
+        self.assertFalse(response["success"])
+        self.assertTrue(self.answers())
+
+    def test_pre_dumps_that_fail(self):
+        self.start()
+        client = self.client()
+        response = client.call("PRE_DUMP", self.opts(pid=self.tree, parent_img="nowhere"))
+        self.assertFalse(response["success"])
+        self.assertIn("--prev-images-dir nowhere", response["cr_errmsg"])
+        client = self.client()
+        self.assertTrue(client.call("PRE_DUMP", self.opts(pid=self.tree))["success"])
+        response = client.call("CHECK")
+        self.assertEqual((response["type"], response["success"]), (REQUEST["EMPTY"], False))
+        self.assertIn("Bad req seq", response["cr_errmsg"])
+        self.assertTrue(self.answers())
 
     def test_nonsense(self):
         client = self.client()

@@ -54,6 +54,11 @@ int run_dump(Options& options, const Words&) {
   return 0;
 }
 
+int run_pre_dump(Options& options, const Words&) {
+  criu::core::pre_dump(options);
+  return 0;
+}
+
 // Becomes the command behind `--exec-cmd --`, which so becomes the parent of the tree.
 int become(const Words& words) {
   std::vector<char*> command(words.begin() + 1, words.end());
@@ -112,13 +117,12 @@ struct Command {
 };
 
 constexpr Command commands[] = {
-    {"dump", CRIU_CORE_DUMP, run_dump},
-    {"restore", CRIU_CORE_RESTORE, run_restore},
-    {"check", CRIU_CORE_CHECK, run_check},
+    {"dump", CRIU_CORE_DUMP, run_dump},          {"pre-dump", CRIU_CORE_PRE_DUMP, run_pre_dump},
+    {"restore", CRIU_CORE_RESTORE, run_restore}, {"check", CRIU_CORE_CHECK, run_check},
     {"service", CRIU_CORE_SERVICE, run_service},
 };
 
-constexpr std::string_view later_commands[] = {"pre-dump", "lazy-pages", "page-server", "dedup"};
+constexpr std::string_view later_commands[] = {"lazy-pages", "page-server", "dedup"};
 
 int refuse(std::string_view command) {
   complain(std::string(command) + ": not supported by this version yet");

@@ -16,17 +16,19 @@ namespace {
 constexpr const char* synopsis = R"(
 Usage:
   @ dump -t PID [-D DIR] [OPTIONS]
+  @ pre-dump -t PID [-D DIR] [OPTIONS]
   @ restore [-D DIR] [OPTIONS]
   @ check [-t PID | --feature NAME] [OPTIONS]
 
 Commands:
   dump         checkpoint the tree rooted at PID into the image directory
+  pre-dump     copy the memory of the tree, which goes on
   restore      bring back the tree of a checkpoint
   check        say whether this kernel, or the tree of PID, allows a checkpoint
   service      serve clients of the RPC at a socket
   swrk FD      serve the one that has started this program
 Known, but not supported by this version yet:
-  pre-dump  lazy-pages  page-server  cpuinfo dump|check  dedup
+  lazy-pages  page-server  cpuinfo dump|check  dedup
 )";
 
 // Said with the name this program was called by.

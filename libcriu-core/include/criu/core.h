@@ -145,6 +145,12 @@ CRIU_CORE_API void criu_core_log_listen(void (*listener)(int level, const char* 
 CRIU_CORE_API int criu_core_dump(const criu_core_options* options, criu_core_error** error);
 
 /*
+ * Copies the memory of the tree of option "tree" into "images-dir", and lets it go on. The directory is no checkpoint:
+ * it can be what the option "prev-images-dir" of a later one names. 0, or -1.
+ */
+CRIU_CORE_API int criu_core_pre_dump(const criu_core_options* options, criu_core_error** error);
+
+/*
  * Restores the checkpoint in "images-dir". The pid of the root task, a child of this process (or its sibling, with
  * "restore-sibling") that the caller waits for; -1: nothing of it is left.
  */

@@ -81,6 +81,7 @@ class Options {
 };
 
 inline void dump(const Options& options) { detail::call(criu_core_dump, options.get()); }
+inline void pre_dump(const Options& options) { detail::call(criu_core_pre_dump, options.get()); }
 
 inline pid_t restore(const Options& options) { return detail::call(criu_core_restore, options.get()); }
 

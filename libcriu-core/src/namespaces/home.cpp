@@ -35,6 +35,9 @@ Links links_of(const procfs::Task& task) {
 }
 
 Home::Home(pid_t root) : root_(root), ours_(links_of(procfs::Task(::getpid()))), root_there_(root) {
+  if (::kill(root, 0) != 0 && errno == ESRCH) {
+    throw Error("cannot dump", fmt::format("task {}", root), ESRCH);
+  }
   const procfs::Task task(root);
   theirs_ = links_of(task);
   if (apart("net")) {

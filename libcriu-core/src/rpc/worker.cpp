@@ -21,6 +21,7 @@
 #include "kernel/features.hpp"
 #include "log.hpp"
 #include "options_table.hpp"
+#include "pre_dump.hpp"
 #include "restore.hpp"
 #include "rpc/request_options.hpp"
 #include "session.hpp"
@@ -90,8 +91,13 @@ class Notifier : public EventListener {
   Channel& channel_;
 };
 
-// In a process of its own, since some probes change who asks. Whether it said yes.
-bool in_child(const std::function<bool()>& work) {
+// In a process of its own, since some probes change who asks, and a request its directory and log. Whether it said yes;
+// `complaint` becomes the first error of its log.
+bool in_child(const std::function<bool()>& work, std::string* complaint = nullptr) {
+  int ends[2];
+  check(::pipe2(ends, O_CLOEXEC), "make a pipe");
+  const base::Fd said(ends[0]);
+  base::Fd say(ends[1]);
   const auto pid = check(::fork(), "fork");
   if (pid == 0) {
     bool good = false;
@@ -100,7 +106,15 @@ bool in_child(const std::function<bool()>& work) {
     } catch (const std::exception& error) {
       LOG_ERROR("{}", error.what());
     }
+    const auto text = log::first_error().substr(0, longest_message);
+    [[maybe_unused]] const auto written = ::write(say.get(), text.data(), text.size());  // less than a pipe holds
     ::_exit(good ? 0 : 1);
+  }
+  say.reset();
+  std::string text(longest_message, '\0');
+  const auto size = ::read(said.get(), text.data(), text.size());
+  if (complaint != nullptr) {
+    complaint->assign(text, 0, static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
   }
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
@@ -122,7 +136,8 @@ class Worker {
       }
       log::forget_first_error();
       const auto status = answer(request);
-      if (status != 0 || !request.keep_open()) {
+      in_series_ = request.type() == images::PRE_DUMP;
+      if (status != 0 || !(request.keep_open() || in_series_)) {
         return status;
       }
     }
@@ -149,7 +164,7 @@ class Worker {
       note_errno(request.type(), error, response);
     }
     response.set_success(status == 0);
-    if (status != 0 && !log::first_error().empty()) {
+    if (status != 0 && !response.has_cr_errmsg() && !log::first_error().empty()) {
       response.set_cr_errmsg(log::first_error().substr(0, longest_message));
     }
     channel_.send(response);
@@ -157,6 +172,11 @@ class Worker {
   }
 
   int dispatch(const criu_req& request, criu_resp& response) {
+    if (in_series_ && request.type() != images::PRE_DUMP && request.type() != images::DUMP) {
+      response.set_type(images::EMPTY);
+      throw Error("RPC error: Bad req seq", std::to_string(request.type()), 0,
+                  "after a pre-dump comes another, or a dump");
+    }
     switch (request.type()) {
       case images::DUMP:
         response.mutable_dump()->set_restored(false);
@@ -176,7 +196,7 @@ class Worker {
         return wait_for(request, response);
       case images::PRE_DUMP:
       case images::SINGLE_PRE_DUMP:
-        throw BadRequest("not supported by this version yet", "pre-dump", 0);
+        return pre_dump(request, response);
       case images::PAGE_SERVER:
       case images::PAGE_SERVER_CHLD:
         response.set_type(images::PAGE_SERVER);
@@ -228,6 +248,19 @@ class Worker {
     }
     criu::dump(wanted.options);
     return 0;
+  }
+
+  int pre_dump(const criu_req& request, criu_resp& response) {
+    std::string complaint;
+    const auto work = [&] {
+      criu::pre_dump(prepare(request, pre_dump_command).options);
+      return true;
+    };
+    const bool good = in_child(work, &complaint);
+    if (!complaint.empty()) {
+      response.set_cr_errmsg(complaint);
+    }
+    return good ? 0 : failed_work;
   }
 
   int restore(const criu_req& request, criu_resp& response) {
@@ -282,7 +315,7 @@ class Worker {
     }
     const auto& asked = request.features();
     auto& found = *response.mutable_features();
-    found.set_mem_track(asked.mem_track() && has("track-mem", "mem_dirty_track"));
+    found.set_mem_track(asked.mem_track());  // all memory is copied each time: nothing of the kernel is needed
     found.set_lazy_pages(asked.lazy_pages() && has("lazy-pages", "uffd-noncoop"));
     found.set_pidfd_store(asked.pidfd_store() && has("track-mem", "pidfd_store"));
     return 0;
@@ -301,6 +334,7 @@ class Worker {
   Channel& channel_;
   const Options& base_;
   Origin origin_;
+  bool in_series_ = false;  // of pre-dumps
 };
 
 // Some clients start the worker without them, and the next descriptor that is opened is not to be taken for one.

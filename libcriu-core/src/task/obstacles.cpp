@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -12,6 +11,7 @@
 
 #include "check.hpp"
 #include "files/collect.hpp"
+#include "image/scratch.hpp"
 #include "memory/dump.hpp"
 #include "namespaces/net.hpp"
 #include "task/ids.hpp"
@@ -21,26 +21,6 @@ namespace criu {
 using base::Error;
 
 namespace {
-
-// The parts of a dump write images; here they go to a directory of no further use.
-class ScratchDirectory {
- public:
-  ScratchDirectory() {
-    if (::mkdtemp(path_.data()) == nullptr) {
-      throw Error("make a directory in", "/tmp", errno);
-    }
-  }
-  ~ScratchDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchDirectory(const ScratchDirectory&) = delete;
-  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_ = "/tmp/criu-check-XXXXXX";
-};
 
 // Tasks may come and go while they are looked at; who is gone is in nobody's way.
 bool gone(const Error& error) { return error.code() == ESRCH || error.code() == ENOENT; }
@@ -171,7 +151,7 @@ class Look {
 }  // namespace
 
 std::vector<std::string> obstacles(const Options& options) {
-  const ScratchDirectory scratch;
+  const image::ScratchDirectory scratch;
   const image::Directory images(scratch.path());
   const namespaces::Home home(options.tree);
   const auto all = home.visit(

@@ -119,6 +119,17 @@ class Runc(Engine):
         with open(f"/proc/{self.state()['pid']}/cgroup", encoding="ascii") as file:
             return sorted(file)
 
+    def test_pre_dump_and_parent(self):
+        self.start(COUNT)
+        last = self.count(5)
+        parent = self.base + "/images-before"
+        self.runc("checkpoint", "--pre-dump", "--image-path", parent, "--work-path", parent, self.name)
+        last = self.count(last)
+        self.checkpoint("--parent-path", "../images-before")
+        self.assertEqual(os.readlink(self.images + "/parent"), "../images-before")
+        self.restore()
+        self.count(last)
+
     def test_another_name(self):
         self.start(COUNT)
         last = self.count(5)
