@@ -11,31 +11,41 @@
 
 namespace criu::task {
 
-// The kernel gives an order, not only equality, so that n objects take n log n questions.
-bool Ids::Order::operator()(pid_t a, pid_t b) const {
-  if (a == b) {
-    return false;
-  }
-  const auto result = base::check(::syscall(SYS_kcmp, a, b, type, 0, 0), "compare kernel objects of",
-                                  fmt::format("tasks {} and {}", a, b));
-  return result == 1;
-}
-
-Ids::Ids(const namespaces::Links& ours)
-    : vm_(Order{KCMP_VM}), files_(Order{KCMP_FILES}), fs_(Order{KCMP_FS}), sighand_(Order{KCMP_SIGHAND}) {
+Ids::Ids(const namespaces::Links& ours) : vm_{KCMP_VM}, files_{KCMP_FILES}, fs_{KCMP_FS}, sighand_{KCMP_SIGHAND} {
   put_objects(::getpid(), own_);
   put_namespaces(ours, own_);
 }
 
-std::uint32_t Ids::object_id(Objects& objects, pid_t pid) const {
-  return objects.emplace(pid, static_cast<std::uint32_t>(objects.size()) + 1).first->second;
+// The kernel gives an order, not only equality, so that n objects take n log n questions, each a system call.
+std::uint32_t Ids::object_id(Objects& objects, pid_t pid, pid_t& owner) {
+  constexpr long equal = 0, less = 1;
+  auto& known = objects.known;
+  std::size_t from = 0, to = known.size();
+  while (from < to) {
+    const auto middle = from + (to - from) / 2;
+    const auto other = known[middle].first;
+    const auto order = pid == other
+                           ? equal
+                           : base::check(::syscall(SYS_kcmp, pid, other, objects.type, 0, 0),
+                                         "compare kernel objects of", fmt::format("tasks {} and {}", pid, other));
+    if (order == equal) {
+      owner = other;
+      return known[middle].second;
+    }
+    (order == less ? to : from) = order == less ? middle : middle + 1;
+  }
+  owner = pid;
+  const auto number = static_cast<std::uint32_t>(known.size()) + 1;
+  known.emplace(known.begin() + static_cast<std::ptrdiff_t>(from), pid, number);
+  return number;
 }
 
 void Ids::put_objects(pid_t pid, images::task_kobj_ids_entry& ids) {
-  ids.set_vm_id(object_id(vm_, pid));
-  ids.set_files_id(object_id(files_, pid));
-  ids.set_fs_id(object_id(fs_, pid));
-  ids.set_sighand_id(object_id(sighand_, pid));
+  auto& owners = owners_[pid];
+  ids.set_vm_id(object_id(vm_, pid, owners.vm));
+  ids.set_files_id(object_id(files_, pid, owners.files));
+  ids.set_fs_id(object_id(fs_, pid, owners.fs));
+  ids.set_sighand_id(object_id(sighand_, pid, owners.sighand));
 }
 
 void Ids::put_namespaces(const namespaces::Links& links, images::task_kobj_ids_entry& ids) {
@@ -62,23 +72,20 @@ images::task_kobj_ids_entry Ids::of(pid_t pid, const procfs::Task& task) {
 
 // A table of descriptors may be shared with the parent. Nothing in a restore would make anything else so again.
 std::string Ids::in_common(pid_t pid, pid_t parent) const {
-  const auto first = [pid](const Objects& objects) {
-    const auto found = objects.find(pid);
-    return found == objects.end() || found->first == pid ? 0 : found->first;
-  };
-  if (const auto other = first(vm_); other != 0) {
-    return fmt::format("its memory with task {}", other);
+  const auto& owners = owners_.at(pid);
+  if (owners.vm != pid) {
+    return fmt::format("its memory with task {}", owners.vm);
   }
-  if (const auto other = first(sighand_); other != 0) {
-    return fmt::format("its signal actions with task {}", other);
+  if (owners.sighand != pid) {
+    return fmt::format("its signal actions with task {}", owners.sighand);
   }
-  if (const auto other = first(fs_); other != 0) {
-    return fmt::format("its working directory and umask with task {}", other);
+  if (owners.fs != pid) {
+    return fmt::format("its working directory and umask with task {}", owners.fs);
   }
-  if (const auto other = first(files_); other != 0) {
-    const auto of_parent = files_.find(parent);
-    if (of_parent == files_.end() || of_parent->first != other) {
-      return fmt::format("its descriptors with task {}, which is not its parent,", other);
+  if (owners.files != pid) {
+    const auto of_parent = owners_.find(parent);
+    if (of_parent == owners_.end() || of_parent->second.files != owners.files) {
+      return fmt::format("its descriptors with task {}, which is not its parent,", owners.files);
     }
   }
   return {};

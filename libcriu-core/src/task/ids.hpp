@@ -7,8 +7,10 @@
 
 #include <cstdint>
 #include <map>
-#include <set>
 #include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "base/error.hpp"
 #include "kernel/procfs.hpp"
@@ -35,17 +37,22 @@ class Ids {
   std::string in_common(pid_t pid, pid_t parent) const;
 
  private:
-  struct Order {
+  // The objects of one kind that were met, each by the task that was the first to have it, in the kernel's order.
+  struct Objects {
     int type;
-    bool operator()(pid_t a, pid_t b) const;
+    std::vector<std::pair<pid_t, std::uint32_t>> known{};
   };
-  using Objects = std::map<pid_t, std::uint32_t, Order>;
+  struct Owners {
+    pid_t vm, files, fs, sighand;
+  };
 
-  std::uint32_t object_id(Objects& objects, pid_t pid) const;
+  // Its number, and in `owner` the task that was the first to have it.
+  static std::uint32_t object_id(Objects& objects, pid_t pid, pid_t& owner);
   void put_objects(pid_t pid, images::task_kobj_ids_entry&);
   void put_namespaces(const namespaces::Links&, images::task_kobj_ids_entry&);
 
   Objects vm_, files_, fs_, sighand_;
+  std::unordered_map<pid_t, Owners> owners_;         // each question costs a system call
   std::map<std::string, std::uint32_t> namespaces_;  // by link text: "net:[4026531840]"
   images::task_kobj_ids_entry own_, root_;
 };
