@@ -236,6 +236,9 @@ void compel_tree::release(compel_final final_state) {
     for (const auto& task : tasks_) {
       task->kill_threads();
     }
+    for (const auto& task : tasks_) {
+      task->help_dying();
+    }
   }
   // Children first: the init of a pid namespace dies only after everybody in it has been reaped, and a parent should
   // not see a child that is not yet as it was.

@@ -84,27 +84,41 @@ void compel_parasite::lay_out(const compel_blob& blob) {
   total_ = exec_size_ + shared_at_ + data_size_;
 }
 
+// What is only run, and over its end what is written.
 void compel_parasite::map_into_task() {
   Thread& leader = task_->thread(0);
-  const auto map = [&](std::uint64_t at, std::size_t size, int protection, int flags) {
-    const std::int64_t got =
-        task_->run_syscall(leader, SYS_mmap, at, size, protection, flags | MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  const auto map = [](std::uint64_t at, std::size_t size, int protection, int flags) {
+    return compel_task::Call{SYS_mmap,
+                             {at, size, static_cast<std::uint64_t>(protection),
+                              static_cast<std::uint64_t>(flags | MAP_SHARED | MAP_ANONYMOUS), ~std::uint64_t{0}, 0}};
+  };
+  const auto got = task_->run_quick(leader, 2, [&](std::size_t index, std::int64_t before) {
+    if (index == 0) {
+      return map(0, total_, PROT_READ | PROT_EXEC, 0);
+    }
+    base_ = static_cast<std::uint64_t>(before);
+    return map(base_ + exec_size_, total_ - exec_size_, PROT_READ | PROT_WRITE, MAP_FIXED);
+  });
+  try {
     if (got < 0 && got > -4096) {
-      throw base::Error("map " + std::to_string(size) + " bytes in", procfs::describe(task_->pid()),
+      throw base::Error("map " + std::to_string(total_) + " bytes in", procfs::describe(task_->pid()),
                         static_cast<int>(-got));
     }
-    return static_cast<std::uint64_t>(got);
-  };
-  base_ = map(0, total_, PROT_READ | PROT_EXEC, 0);
-  try {
-    map(base_ + exec_size_, total_ - exec_size_, PROT_READ | PROT_WRITE, MAP_FIXED);
     exec_ = map_here(base_, exec_size_);
     memory_ = map_here(base_ + exec_size_, total_ - exec_size_);
   } catch (const Gone&) {
     throw;
   } catch (...) {
-    task_->run_syscall(leader, SYS_munmap, base_, total_);
+    unmap_from_task();
     throw;
+  }
+}
+
+void compel_parasite::unmap_from_task() {
+  if (base_ != 0) {
+    task_->run_quick(task_->thread(0), 1, [this](std::size_t, std::int64_t) {
+      return compel_task::Call{SYS_munmap, {base_, total_, 0, 0, 0, 0}};
+    });
   }
 }
 
@@ -506,8 +520,8 @@ void compel_parasite::unload() {
     if (resident_) {
       stop();
     }
-    if (base_ != 0 && !task.released()) {
-      task.run_syscall(task.thread(0), SYS_munmap, base_, total_);
+    if (!task.released()) {
+      unmap_from_task();
     }
   } catch (...) {
     abandon();

@@ -55,6 +55,7 @@ struct compel_parasite {
 
   void lay_out(const compel_blob& blob);
   void map_into_task();
+  void unmap_from_task();
   base::Mapping map_here(std::uint64_t address, std::size_t size);
   void place(const compel_blob& blob);
 

@@ -2,7 +2,9 @@
 #include "procfs.hpp"
 
 #include <dirent.h>
+#include <elf.h>
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 #include <array>
@@ -72,6 +74,12 @@ std::string path_of(pid_t pid, const char* name) { return "/proc/" + std::to_str
 
 TaskDirectory::TaskDirectory(pid_t pid)
     : fd_(::open(path_of(pid, "task").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {}
+
+std::uint64_t TaskDirectory::resident() const {
+  const auto text = slurp(fd_.get(), "../statm");
+  const auto blank = text ? text->find(' ') : std::string::npos;
+  return blank == std::string::npos ? 0 : std::strtoull(text->c_str() + blank, nullptr, 10);
+}
 
 std::vector<pid_t> TaskDirectory::threads() const {
   std::vector<pid_t> tids;
@@ -152,6 +160,48 @@ std::vector<Area> areas(pid_t pid) {
     all.push_back(std::move(area));
   }
   return all;
+}
+
+namespace {
+
+// <linux/fs.h> of Linux 6.11.
+struct AreaQuery {
+  std::uint64_t size, flags, address;
+  std::uint64_t begin, end, is, page_size, offset, inode;
+  std::uint32_t device_major, device_minor, name_size, build_id_size;
+  std::uint64_t name, build_id;
+};
+static_assert(sizeof(AreaQuery) == 104);
+constexpr unsigned long query_area = _IOWR('f', 17, AreaQuery);
+enum : std::uint64_t { readable = 1, writable = 2, executable = 4, is_shared = 8 };
+
+}  // namespace
+
+std::optional<Area> vdso(pid_t pid) {
+  const std::optional<std::string> told = slurp(AT_FDCWD, path_of(pid, "auxv").c_str());
+  std::uint64_t pair[2] = {};
+  for (std::size_t at = 0; told && at + sizeof pair <= told->size() && pair[0] != AT_SYSINFO_EHDR; at += sizeof pair) {
+    std::memcpy(pair, told->data() + at, sizeof pair);
+  }
+  const base::Fd maps(pair[0] == AT_SYSINFO_EHDR ? ::open(path_of(pid, "maps").c_str(), O_RDONLY | O_CLOEXEC) : -1);
+  char name[64] = {};
+  AreaQuery query{};
+  query.size = sizeof query;
+  query.address = pair[1];
+  query.name = reinterpret_cast<std::uintptr_t>(name);
+  query.name_size = sizeof name;
+  if (!maps || ::ioctl(maps.get(), query_area, &query) != 0 || std::strcmp(name, "[vdso]") != 0) {
+    return std::nullopt;
+  }
+  Area area;
+  area.begin = query.begin;
+  area.end = query.end;
+  area.read = (query.is & readable) != 0;
+  area.write = (query.is & writable) != 0;
+  area.execute = (query.is & executable) != 0;
+  area.shared = (query.is & is_shared) != 0;
+  area.name = name;
+  return area;
 }
 
 std::string describe(pid_t pid, pid_t tid) {

@@ -31,6 +31,7 @@ class TaskDirectory {
   explicit operator bool() const { return static_cast<bool>(fd_); }  // false when the process is gone
   std::vector<pid_t> threads() const;
   std::optional<Stat> stat(pid_t tid) const;
+  std::uint64_t resident() const;  // pages; 0: nobody knows
   // Appends the children that thread `tid` has made. False when the kernel has no such file.
   bool children(pid_t tid, std::vector<pid_t>& out) const;
 
@@ -51,6 +52,9 @@ struct Area {
 };
 
 std::vector<Area> areas(pid_t pid);
+// That of the vDSO, found without looking at all others. Nothing: it is not where the task was told that it is, or the
+// kernel does not tell of single areas (before Linux 6.11).
+std::optional<Area> vdso(pid_t pid);
 
 // "task 42 (sleep)" for messages; "thread 43 of task 42 (sleep)" when they differ.
 std::string describe(pid_t pid, pid_t tid = 0);

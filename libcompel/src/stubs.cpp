@@ -123,36 +123,49 @@ void Stub::clear() noexcept {
   }
 }
 
-// The tail of the last page of the vDSO, which the kernel maps in whole pages; else of other program files. A private
-// mapping only: what is written must not reach the file.
-void StubRoom::find_candidates(pid_t pid, int mem) {
+// A private mapping only: what is written must not reach the file.
+void StubRoom::look_at_tail(int mem, const procfs::Area& area) {
+  const bool vdso = area.name == "[vdso]";
+  if (!area.read || !area.execute || area.write || area.shared || !(vdso || area.file)) {
+    return;
+  }
   const std::size_t step = (arch::stub_size() + 15) & ~std::size_t{15};
+  unsigned char tail[page];
+  if (::pread(mem, tail, sizeof tail, static_cast<off_t>(area.end - page)) != static_cast<ssize_t>(sizeof tail)) {
+    return;
+  }
+  // From the end: zeros, and stubs of others.
+  for (std::size_t at = page; at >= step;) {
+    at -= step;
+    const unsigned char* bytes = tail + at;
+    const bool zeros = std::all_of(bytes, bytes + step, [](unsigned char byte) { return byte == 0; });
+    if (!zeros && std::memcmp(bytes, arch::compel_stub_begin, arch::stub_code_size()) != 0) {
+      break;
+    }
+    candidates_.push_back(area.end - page + at);
+  }
+}
+
+// The tail of the last page of the vDSO, which the kernel maps in whole pages; else of other program files, too.
+void StubRoom::find_candidates(pid_t pid, int mem) {
+  candidates_.clear();
+  if (!std::exchange(looked_at_vdso_, true)) {
+    if (const auto vdso = procfs::vdso(pid)) {
+      look_at_tail(mem, *vdso);
+      if (!candidates_.empty()) {
+        return;
+      }
+    }
+  }
   std::vector<procfs::Area> areas = procfs::areas(pid);
   std::stable_partition(areas.begin(), areas.end(), [](const procfs::Area& area) { return area.name == "[vdso]"; });
   for (const procfs::Area& area : areas) {
-    const bool vdso = area.name == "[vdso]";
-    if (!area.read || !area.execute || area.write || area.shared || !(vdso || area.file)) {
-      continue;
-    }
-    unsigned char tail[page];
-    if (::pread(mem, tail, sizeof tail, static_cast<off_t>(area.end - page)) != static_cast<ssize_t>(sizeof tail)) {
-      continue;
-    }
-    // From the end: zeros, and stubs of others.
-    for (std::size_t at = page; at >= step;) {
-      at -= step;
-      const unsigned char* bytes = tail + at;
-      const bool zeros = std::all_of(bytes, bytes + step, [](unsigned char byte) { return byte == 0; });
-      if (!zeros && std::memcmp(bytes, arch::compel_stub_begin, arch::stub_code_size()) != 0) {
-        break;
-      }
-      candidates_.push_back(area.end - page + at);
-    }
+    look_at_tail(mem, area);
     if (candidates_.size() >= enough_candidates) {
       break;
     }
   }
-  searched_ = true;
+  looked_everywhere_ = true;
 }
 
 // Zeros are. A stub is when its master is dead and nobody can be on the way home through it any more.
@@ -183,17 +196,23 @@ bool StubRoom::usable(pid_t pid, int mem, std::uint64_t address,
 
 Stub StubRoom::place(pid_t pid, int mem, const std::vector<std::unique_ptr<Thread>>& threads,
                      const std::vector<unsigned char>& bytes) {
-  if (!searched_) {
+  if (candidates_.empty()) {
     find_candidates(pid, mem);
   }
-  for (const std::uint64_t address : candidates_) {
-    if (usable(pid, mem, address, threads)) {
-      // The data before the code: a stub that looks like one is complete.
-      const std::size_t code = arch::stub_code_size();
-      write_memory(mem, address + code, bytes.data() + code, bytes.size() - code);
-      write_memory(mem, address, bytes.data(), code);
-      return Stub(mem, address);
+  for (;;) {
+    for (const std::uint64_t address : candidates_) {
+      if (usable(pid, mem, address, threads)) {
+        // The data before the code: a stub that looks like one is complete.
+        const std::size_t code = arch::stub_code_size();
+        write_memory(mem, address + code, bytes.data() + code, bytes.size() - code);
+        write_memory(mem, address, bytes.data(), code);
+        return Stub(mem, address);
+      }
     }
+    if (looked_everywhere_) {
+      break;
+    }
+    find_candidates(pid, mem);
   }
   throw base::Error("enter", procfs::describe(pid), EOPNOTSUPP,
                     "no unused bytes in an executable private mapping for the way back");

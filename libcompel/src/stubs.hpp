@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "procfs.hpp"
 #include "thread.hpp"
 
 namespace compel {
@@ -47,9 +48,10 @@ class StubRoom {
 
  private:
   void find_candidates(pid_t pid, int mem);
+  void look_at_tail(int mem, const procfs::Area& area);
   bool usable(pid_t pid, int mem, std::uint64_t address, const std::vector<std::unique_ptr<Thread>>& threads) const;
 
-  bool searched_ = false;
+  bool looked_at_vdso_ = false, looked_everywhere_ = false;
   std::vector<std::uint64_t> candidates_;
 };
 

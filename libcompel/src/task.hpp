@@ -3,6 +3,7 @@
 #pragma once
 
 #include <base/fd.hpp>
+#include <functional>
 #include <memory>
 #include <unordered_map>
 
@@ -49,10 +50,19 @@ struct compel_task {
     const std::uint64_t values[6] = {static_cast<std::uint64_t>(arguments)...};
     return run_syscall(thread, number, values);
   }
+  struct Call {
+    long number;
+    std::uint64_t arguments[6];
+  };
+  // Calls that neither wait nor can be interrupted, in one visit: `make` is asked for each in turn, and told what the
+  // one before has returned. The result of the last, or of the first that failed.
+  std::int64_t run_quick(compel::Thread& thread, std::size_t count,
+                         const std::function<Call(std::size_t index, std::int64_t before)>& make);
   int take_fd(int remote_fd);
 
   void release(compel_final final_state);
   void kill_threads() noexcept;  // sends the signal
+  void help_dying() noexcept;    // takes a part in freeing much memory
   void reap() noexcept;          // and collects what it was sent to
   bool released() const { return released_; }
 
