@@ -49,6 +49,33 @@ std::uint32_t allocated_keys() {
 
 }  // namespace
 
+COMPEL_ENTRY long query_thread(void* argument) {
+  auto& info = *static_cast<ThreadInfo*>(argument);
+  struct {
+    std::uint64_t stack;
+    std::int32_t flags;
+    std::int32_t pad;
+    std::uint64_t size;
+  } alternate = {};
+  info.error = 0;
+  must(info.error, __NR_sigaltstack, 0, &alternate);
+  info.altstack = alternate.stack;
+  info.altstack_size = alternate.size;
+  info.altstack_flags = alternate.flags;
+  must(info.error, __NR_prctl, PR_GET_PDEATHSIG, &info.pdeath_signal, 0, 0, 0);
+  must(info.error, __NR_prctl, PR_GET_TID_ADDRESS, &info.clear_tid, 0, 0, 0);
+  info.securebits = static_cast<std::uint32_t>(must(info.error, __NR_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0));
+  must(info.error, __NR_prctl, PR_GET_NAME, info.comm, 0, 0, 0);
+  info.timer_slack = static_cast<std::uint64_t>(must(info.error, __NR_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0));
+  constexpr long nice_of_zero = 20;  // the kernel's answer counts down from 40
+  info.nice = static_cast<std::int32_t>(nice_of_zero - must(info.error, __NR_getpriority, 0, 0));
+  info.policy = static_cast<std::int32_t>(must(info.error, __NR_sched_getscheduler, 0));
+  must(info.error, __NR_sched_getparam, 0, &info.priority);
+  constexpr long of_process = 1;  // IOPRIO_WHO_PROCESS
+  info.io_priority = static_cast<std::int32_t>(compel::rt::syscall(__NR_ioprio_get, of_process, 0));
+  return info.error;
+}
+
 COMPEL_ENTRY long query_process(void* argument) {
   auto& info = *static_cast<ProcessInfo*>(argument);
   info.error = 0;
@@ -76,33 +103,9 @@ COMPEL_ENTRY long query_process(void* argument) {
     must(info.error, __NR_timer_gettime, timer.id, &timer.interval_sec);
     timer.overrun = static_cast<std::int32_t>(compel::rt::syscall(__NR_timer_getoverrun, timer.id));
   }
-  return info.error;
-}
-
-COMPEL_ENTRY long query_thread(void* argument) {
-  auto& info = *static_cast<ThreadInfo*>(argument);
-  struct {
-    std::uint64_t stack;
-    std::int32_t flags;
-    std::int32_t pad;
-    std::uint64_t size;
-  } alternate = {};
-  info.error = 0;
-  must(info.error, __NR_sigaltstack, 0, &alternate);
-  info.altstack = alternate.stack;
-  info.altstack_size = alternate.size;
-  info.altstack_flags = alternate.flags;
-  must(info.error, __NR_prctl, PR_GET_PDEATHSIG, &info.pdeath_signal, 0, 0, 0);
-  must(info.error, __NR_prctl, PR_GET_TID_ADDRESS, &info.clear_tid, 0, 0, 0);
-  info.securebits = static_cast<std::uint32_t>(must(info.error, __NR_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0));
-  must(info.error, __NR_prctl, PR_GET_NAME, info.comm, 0, 0, 0);
-  info.timer_slack = static_cast<std::uint64_t>(must(info.error, __NR_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0));
-  constexpr long nice_of_zero = 20;  // the kernel's answer counts down from 40
-  info.nice = static_cast<std::int32_t>(nice_of_zero - must(info.error, __NR_getpriority, 0, 0));
-  info.policy = static_cast<std::int32_t>(must(info.error, __NR_sched_getscheduler, 0));
-  must(info.error, __NR_sched_getparam, 0, &info.priority);
-  constexpr long of_process = 1;  // IOPRIO_WHO_PROCESS
-  info.io_priority = static_cast<std::int32_t>(compel::rt::syscall(__NR_ioprio_get, of_process, 0));
+  if (info.leader_at != 0) {
+    query_thread(static_cast<char*>(argument) + info.leader_at);
+  }
   return info.error;
 }
 

@@ -38,6 +38,7 @@ struct ProcessInfo {
   Action actions[64];
   IntervalTimer itimers[3];
   std::uint32_t timer_count;  // in
+  std::uint32_t leader_at;    // in: where, from here, the ThreadInfo of who is asked is wanted; 0: nowhere
   Timer timers[most_timers];
 };
 

@@ -117,6 +117,7 @@ int FrozenTree::query(std::size_t index, const std::vector<int>& timer_ids, std:
     std::size_t asked = 0;
     do {
       answer.protection_keys = arch::has_protection_keys() ? 1 : 0;
+      answer.leader_at = asked == 0 ? static_cast<std::uint32_t>(threads_at) : 0;
       answer.timer_count =
           static_cast<std::uint32_t>(std::min<std::size_t>(timer_ids.size() - asked, parasite::most_timers));
       for (std::uint32_t i = 0; i < answer.timer_count; ++i) {
@@ -129,7 +130,9 @@ int FrozenTree::query(std::size_t index, const std::vector<int>& timer_ids, std:
       asked += answer.timer_count;
     } while (asked < timer_ids.size());
     process = answer;
-    intruder.call_in_threads(tids, "query_thread", threads_at, sizeof(parasite::ThreadInfo));
+    const std::vector<pid_t> others(tids.begin() + 1, tids.end());
+    intruder.call_in_threads(others, "query_thread", threads_at + sizeof(parasite::ThreadInfo),
+                             sizeof(parasite::ThreadInfo));
     const auto* answers = &intruder.data_as<parasite::ThreadInfo>(threads_at);
     threads.assign(answers, answers + tids.size());
     intruder.unload();
