@@ -202,7 +202,7 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
   save_address_spaces(context, tree, saved, pages);
   images.put(image::type::seccomp, 0, all.seccomp);
   if (context.mounts != nullptr) {
-    namespaces::save_mounts(context, root);
+    namespaces::save_mounts(context);
   }
   cgroups.save(images, freezer.frozen_before());
   namespaces::save_uts(images, all.ids.root(), all.ids.own());

@@ -3,6 +3,7 @@
 // neighbours, is compared by the harness; the tests make them and look at what is in them.
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -231,6 +232,31 @@ LIVE_TEST("mounts: namespaces that share mounts, one that has another root, and 
   CHECK_EQ(slave.finish(), 0);
   CHECK_EQ(read_text(place("shared/late/file")), "passed on");  // what the slave has mounted is not
   CHECK_EQ(other.finish(), 0);
+}
+
+LIVE_TEST("mounts: files and a working directory that a mount hides") {
+  own_mounts();
+  mount_tmpfs("below");
+  make_directory("below/work");
+  write_text("below/file", "hidden");
+  write_text("below/work/file", "deep");
+  const int file = ::open(place("below/file").c_str(), O_RDWR);
+  const int directory = ::open(place("below/work").c_str(), O_RDONLY | O_DIRECTORY);
+  REQUIRE(file >= 0 && directory >= 0 && ::lseek(file, 2, SEEK_SET) == 2 && ::chdir(place("below/work").c_str()) == 0);
+  char* mapped = static_cast<char*>(::mmap(nullptr, 4096, PROT_READ, MAP_SHARED, file, 0));
+  REQUIRE(mapped != MAP_FAILED);
+  REQUIRE(::mount("cover", place("below").c_str(), "tmpfs", 0, nullptr) == 0);
+  write_text("below/file", "in front");
+  checkpoint_here();
+  char text[8] = {};
+  CHECK(::read(file, text, 4) == 4 && std::string(text, 4) == "dden");
+  CHECK_EQ(std::string(mapped, 6), "hidden");
+  CHECK_EQ(read_text("file"), "deep");
+  CHECK_EQ(read_text(place("below/file")), "in front");
+  const int inside = ::openat(directory, "file", O_RDONLY);
+  CHECK(inside >= 0 && ::close(inside) == 0);
+  CHECK_EQ(::umount2(place("below").c_str(), 0), 0);
+  CHECK(same_file(file, place("below/file")) && same_file(directory, place("below/work")));
 }
 
 // Their numbers are others afterwards.

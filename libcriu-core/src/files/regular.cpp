@@ -94,6 +94,11 @@ std::string find_name(Saver& saver, const Description& description, std::uint32_
     }
   }
   const auto what = description.what();
+  // The restore opens it from the root of its mount.
+  if (!marked && stat.st_nlink != 0 && saver.dump().mounts != nullptr &&
+      saver.dump().mounts->is_covered(description.info.mnt_id, name)) {
+    return name;
+  }
   if (name.starts_with("/proc/")) {
     save_gone_process(saver, description, id, name);
     return name;
@@ -216,7 +221,7 @@ base::Fd open_checked(const RestoreContext& context, const images::reg_file_entr
   } else {
     // A link that stood for itself was opened without following it.
     const bool link = entry.has_mode() && S_ISLNK(entry.mode());
-    const Place place{root_of(context, entry), entry.name()};
+    const auto place = place_of(context, entry);
     fd = base::Fd(
         check(::openat(place.root, place.name(), flags | O_NOCTTY | (link ? O_NOFOLLOW : 0)), "open", entry.name()));
   }
@@ -282,8 +287,9 @@ void save_path(Saver& saver, const Description& description, images::file_entry&
   }
 }
 
-int root_of(const RestoreContext& context, const images::reg_file_entry& entry) {
-  return context.mounts == nullptr || !entry.has_mnt_id() ? AT_FDCWD : context.mounts->root_of(entry.mnt_id());
+Place place_of(const RestoreContext& context, const images::reg_file_entry& entry) {
+  return context.mounts == nullptr || !entry.has_mnt_id() ? Place{AT_FDCWD, entry.name()}
+                                                          : context.mounts->find(entry.mnt_id(), entry.name());
 }
 
 base::Fd open_path(const RestoreContext& context, std::uint32_t id, int flags, const std::string& referrer) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "files/kind.hpp"
+#include "files/place.hpp"
 
 namespace criu::files {
 
@@ -12,8 +13,9 @@ extern const Kind regular_kind;
 // of the recorded ones. The file is checked to be the one that was dumped.
 base::Fd open_path(const RestoreContext&, std::uint32_t id, int flags, const std::string& referrer);
 
-// The root of the mount namespace that the file of an entry is in, for its path; AT_FDCWD: that of this process.
-int root_of(const RestoreContext&, const images::reg_file_entry&);
+// Where the file of an entry is found, whatever its path leads to here: another mount namespace may be meant, or what
+// other mounts hide.
+Place place_of(const RestoreContext&, const images::reg_file_entry&);
 
 // Fills a REG entry (its id and owner are there already) from a description, or from a mere reference whose info is
 // empty. A file whose name is gone is saved with it.

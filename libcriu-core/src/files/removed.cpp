@@ -381,13 +381,13 @@ base::Fd restore_link(const Place& link, const Place& place) {
                        [&](const Place& at) { return ::linkat(link.root, link.name(), at.root, at.name(), 0); });
 }
 
-Place place_of(const RestoreContext& context, std::uint32_t id) {
+Place checked_place(const RestoreContext& context, std::uint32_t id) {
   const auto& entry = context.checkpoint.file(images::REG, id, "remap-fpath.img").reg();
   const auto& path = entry.name();
   if (path.empty() || path.front() != '/' || path.find('\0') != std::string::npos) {
     throw Error("corrupt checkpoint", fmt::format("file {} has the path '{}'", id, path), 0);
   }
-  return {root_of(context, entry), path};
+  return place_of(context, entry);
 }
 
 }  // namespace
@@ -402,7 +402,7 @@ Remaps::Remaps(const RestoreContext& context) {
       type = (id & old_ghost_bit) != 0 ? images::GHOST : images::LINKED;
       id &= ~old_ghost_bit;
     }
-    const auto place = place_of(context, remap.orig_id());
+    const auto place = checked_place(context, remap.orig_id());
     if (type == images::PROCFS) {
       processes_.insert(static_cast<pid_t>(id));  // who stands in for it is in the family
       continue;
@@ -411,13 +411,13 @@ Remaps::Remaps(const RestoreContext& context) {
     if (known == done.end()) {
       images::ghost_file_entry ghost;
       fds_.push_back(context.internal(type == images::GHOST ? restore_ghost(context, id, place, ghost)
-                                                            : restore_link(place_of(context, id), place)));
+                                                            : restore_link(checked_place(context, id), place)));
       known = done.emplace(std::pair{type, id}, fds_.back().get()).first;
       if (type == images::GHOST) {
         by_inode_.emplace(ghost.ino(), std::pair{ghost.dev(), fds_.back().get()});
       }
       if (type == images::LINKED) {
-        links_.push_back(place_of(context, id));
+        links_.push_back(checked_place(context, id));
       }
     }
     by_file_[remap.orig_id()] = known->second;

@@ -147,7 +147,8 @@ std::string Home::visit(const std::function<std::string(pid_t root)>& work, cons
                              check(::setns(fd.get(), flag), "enter the namespaces of", fmt::format("task {}", root_));
                            }
                            if (apart("mnt")) {
-                             mount_sources_.tmpfs = open_tmpfs_roots(root);
+                             mount_sources_.mounts = kernel::parse_mountinfo(root.read("mountinfo"));
+                             mount_sources_.tmpfs = open_tmpfs_roots(mount_sources_.mounts);
                            }
                            if (!proc_is_good()) {
                              see_own_proc();

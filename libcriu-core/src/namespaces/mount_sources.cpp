@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <set>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -146,9 +147,8 @@ void apart(Work work) {
 
 }  // namespace
 
-std::map<int, base::Fd> open_tmpfs_roots(const procfs::Task& root) {
+std::map<int, base::Fd> open_tmpfs_roots(const std::vector<Mount>& mounts) {
   std::map<int, base::Fd> roots;
-  const auto mounts = kernel::parse_mountinfo(root.read("mountinfo"));
   const auto proc = open_proc();
   apart([&] { roots = uncover_all(mounts, proc.get()); });
   return roots;
@@ -180,10 +180,36 @@ void MountSources::note(const procfs::Task& task) {
   inner.push_back(std::move(space));
 }
 
+namespace {
+
+const Mount* with_id(const std::vector<Mount>& mounts, int id) {
+  const auto found = std::find_if(mounts.begin(), mounts.end(), [id](const Mount& mount) { return mount.id == id; });
+  return found == mounts.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+const std::vector<Mount>& MountSources::around(int mount) const {
+  const auto space = std::find_if(inner.begin(), inner.end(), [mount](const MountSpace& candidate) {
+    return with_id(candidate.mounts, mount) != nullptr;
+  });
+  return space == inner.end() ? mounts : space->mounts;
+}
+
+bool MountSources::is_covered(int mount, const std::string& path) const {
+  const auto& all = around(mount);
+  std::set<int> way;
+  for (const auto* at = with_id(all, mount); at != nullptr && way.insert(at->id).second;) {
+    at = with_id(all, at->parent);
+  }
+  return std::any_of(all.begin(), all.end(), [&](const Mount& other) {
+    return way.contains(other.parent) && !way.contains(other.id) && kernel::is_below(path, other.point);
+  });
+}
+
 int MountSources::root_of(int mount) const {
   for (const auto& space : inner) {
-    if (std::any_of(space.mounts.begin(), space.mounts.end(),
-                    [mount](const kernel::Mount& other) { return other.id == mount; })) {
+    if (with_id(space.mounts, mount) != nullptr) {
       return space.root.get();
     }
   }

@@ -29,17 +29,23 @@ struct MountSources {
   std::map<int, base::Fd> tmpfs;  // their roots, by the id of the mount
   dev_t outer_devpts = 0;         // the instance of /dev/pts where the dump was started
   std::optional<OuterMounts> outer;
-  std::string link;  // of the root's mount namespace
+  std::string link;                   // of the root's mount namespace
+  std::vector<kernel::Mount> mounts;  // of that
   std::vector<MountSpace> inner;
 
   // Looks at the mount namespace of a task, unless that is known already.
   void note(const procfs::Task&);
   // The root of the namespace that a mount is in, for paths in that; AT_FDCWD: the root's, where this process is.
   int root_of(int mount) const;
+  // Whether other mounts hide the place of a file on that mount, which had this path before.
+  bool is_covered(int mount, const std::string& path) const;
+
+ private:
+  const std::vector<kernel::Mount>& around(int mount) const;
 };
 
 // While this process is in the very mount namespace. They show all that is in the file systems, whatever is mounted
 // over it.
-std::map<int, base::Fd> open_tmpfs_roots(const procfs::Task& root);
+std::map<int, base::Fd> open_tmpfs_roots(const std::vector<kernel::Mount>&);
 
 }  // namespace criu::namespaces

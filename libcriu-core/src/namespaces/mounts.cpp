@@ -91,9 +91,8 @@ std::string external_key(const Options& options, const std::string& point) {
 
 class Saver {
  public:
-  Saver(DumpContext& context, const procfs::Task& root, const MountSources& sources)
-      : context_(context), sources_(sources) {
-    add(sources.link, kernel::parse_mountinfo(root.read("mountinfo")));
+  Saver(DumpContext& context, const MountSources& sources) : context_(context), sources_(sources) {
+    add(sources.link, sources.mounts);
     check_proc();
     for (const auto& space : sources.inner) {
       add(space.link, space.mounts);
@@ -341,7 +340,7 @@ class Saver {
 
 }  // namespace
 
-void save_mounts(DumpContext& context, const procfs::Task& root) { Saver(context, root, *context.mounts).save(); }
+void save_mounts(DumpContext& context) { Saver(context, *context.mounts).save(); }
 
 std::vector<std::string> options_in(const std::string& list) {
   std::vector<std::string> options;

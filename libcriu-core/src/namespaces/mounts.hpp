@@ -18,7 +18,7 @@
 namespace criu::namespaces {
 
 // Of the root's mount namespace and all others of the tree. What cannot be made again becomes an obstacle.
-void save_mounts(DumpContext&, const procfs::Task& root);
+void save_mounts(DumpContext&);
 
 // ---- what dump and restore have in common
 

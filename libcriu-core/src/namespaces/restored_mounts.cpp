@@ -164,15 +164,40 @@ RestoredMounts::Made* RestoredMounts::find(std::uint32_t id) {
   return found == places_.end() ? nullptr : &mounts_[found->second];
 }
 
-int RestoredMounts::root_of(int mnt_id) const {
-  const auto found = places_.find(static_cast<std::uint32_t>(mnt_id));
-  const auto space = found == places_.end() ? 0 : mounts_[found->second].space;
-  if (space == 0) {
-    return AT_FDCWD;
+// Whether something is mounted upon a mount that the way to it leads over, at a place on the way.
+bool RestoredMounts::is_covered(const Made& made, const std::string& path) const {
+  std::set<std::uint32_t> way;
+  for (auto at = places_.find(made.entry->mnt_id()); at != places_.end() && way.insert(at->first).second;) {
+    at = places_.find(entries_[at->second].parent_mnt_id());
   }
-  return std::find_if(mounts_.begin(), mounts_.end(),
-                      [space](const Made& made) { return made.space == space && is_root(*made.entry); })
-      ->fd.get();
+  for (auto size = path.size(); size != std::string::npos && size != 0; size = path.rfind('/', size - 1)) {
+    for (const auto below : way) {
+      const auto [begin, end] = points_.equal_range({below, path.substr(0, size)});
+      if (std::any_of(begin, end, [&](const auto& other) { return !way.contains(other.second); })) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+files::Place RestoredMounts::find(int mnt_id, const std::string& path) const {
+  const auto found = places_.find(static_cast<std::uint32_t>(mnt_id));
+  if (found == places_.end()) {
+    return {AT_FDCWD, path};
+  }
+  const auto& made = mounts_[found->second];
+  const auto& point = made.entry->mountpoint();
+  if (kernel::is_below(path, point) && is_covered(made, path)) {
+    return {made.fd.get(), "/" + below_parent(path, point)};
+  }
+  if (made.space == 0) {
+    return {AT_FDCWD, path};
+  }
+  const auto root = std::find_if(mounts_.begin(), mounts_.end(), [&made](const Made& other) {
+    return other.space == made.space && is_root(*other.entry);
+  });
+  return {root->fd.get(), path};
 }
 
 int RestoredMounts::namespace_of(std::uint32_t ns_id) const {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "files/place.hpp"
 #include "namespaces/mounts.hpp"
 #include "restore_context.hpp"
 
@@ -28,8 +29,8 @@ class RestoredMounts {
   bool has_late() const { return own_pids_ || !late_.empty(); }
   void make_late();
 
-  // Where paths on this mount begin; AT_FDCWD: in the root's namespace.
-  int root_of(int mnt_id) const;
+  // Where a file on this mount is found that had this path.
+  files::Place find(int mnt_id, const std::string& path) const;
   // By the number that the images have for it; -1: that of the root.
   int namespace_of(std::uint32_t ns_id) const;
 
@@ -53,6 +54,7 @@ class RestoredMounts {
   Made& root_in(std::size_t space);
   void read(std::uint32_t ns_id);
   bool is_first_root(const Made& made) const { return made.space == 0 && is_root(*made.entry); }
+  bool is_covered(const Made&, const std::string& path) const;
   base::Fd current_namespace() const;
   void stand_in(std::size_t space);
   void make_space(Made& root);
