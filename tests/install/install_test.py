@@ -153,6 +153,29 @@ class Install(unittest.TestCase):
         self.assertEqual(run("./c-program", stdin=subprocess.DEVNULL),
                          run("pkg-config", "--modversion", "libcompel"))
 
+    def test_libcriu(self):
+        """The library that programs know CRIU by: the name of the file, of the module, and no versions at its names."""
+        self.write("version.c", """
+#include <criu/criu.h>
+#include <stdio.h>
+static int told(char* action, criu_notify_arg_t arg) { return action == NULL || arg->has_pid; }
+int main(void) {
+  if (criu_init_opts() != 0) return 1;
+  criu_set_notify_cb(told);
+  printf("%d %s\\n", criu_get_version(), CRIU_VERSION);
+  criu_free_opts();
+  return 0;
+}
+""")
+        run("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "version.c", "-o", "version", *self.flags("criu"))
+        path = os.path.join(self.libdir, "libcriu.so")
+        self.assertEqual(os.path.basename(os.path.realpath(path)), "libcriu.so.2.0")
+        self.assertIn("[libcriu.so.2]", run("readelf", "-d", path))
+        self.assertTrue(os.path.exists(os.path.join(self.libdir, "libcriu.a")))
+        self.assertTrue(os.path.exists(os.path.join(self.prefix, "include/criu/rpc.proto")))
+        if self.options["criu-link"]:  # it looks for `criu`
+            self.assertEqual(run("./version"), "40200 4.2\n")
+
     def test_cpp_and_a_parasite(self):
         self.write("count.cpp", PARASITE)
         self.write("program.cpp", CPP_PROGRAM)

@@ -23,12 +23,13 @@ ROOMS = {
     "images": (),
     "libcompel": ("arch", "base"),
     "libsoccr": ("arch", "base"),
+    "libcriu": (),
     "libcriu-core": ("libcompel", "libsoccr", "arch", "base", "images"),
     "tools/crit": ("libcriu-core", "base", "images"),
     "tools/coredump": ("tools/crit", "base", "images"),
     "tools": ("libcriu-core", "libcompel", "libsoccr", "base"),
 }
-LIBRARIES = ("libcompel", "libsoccr", "libcriu-core")
+LIBRARIES = ("libcompel", "libsoccr", "libcriu", "libcriu-core")
 # What a CPU's folder gives to one library alone stands with that library: the core image, the way into a task.
 SIDES_OF_ARCH = ((re.compile(r"^arch/[^/]+/core/"), "libcriu-core"), (re.compile(r"^arch/[^/]+/compel/"), "libcompel"))
 

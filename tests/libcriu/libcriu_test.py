@@ -1,0 +1,303 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""The C library, called as C programs call it. In a pid namespace of its own; $CRIU_CLI is the program that it starts,
+$LIBCRIU the library, $CRIU_H its header, $EXAMPLE the program of its documentation."""
+import ctypes
+import errno
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+CRIU = os.environ["CRIU_CLI"].encode()
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+lib = ctypes.CDLL(os.environ["LIBCRIU"], use_errno=True)
+NOTIFY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+MORE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+
+
+class Features(ctypes.Structure):
+    _fields_ = [("mem_track", ctypes.c_bool), ("lazy_pages", ctypes.c_bool), ("pidfd_store", ctypes.c_bool)]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.base = tempfile.mkdtemp(prefix="criu-live-libcriu-")
+        self.addCleanup(shutil.rmtree, self.base)
+        self.images = self.base + "/images"
+        self.directory = self.make_directory("images")
+        self.tree = None
+        self.addCleanup(self.end_tree)
+        self.assertEqual(lib.criu_init_opts(), 0)
+        self.addCleanup(lib.criu_free_opts)
+        self.assertEqual(lib.criu_set_service_binary(CRIU), 0)
+        lib.criu_set_images_dir_fd(self.directory)
+        lib.criu_set_log_level(4)
+        self.assertEqual(lib.criu_set_log_file(b"log"), 0)
+
+    def make_directory(self, name):
+        os.mkdir(f"{self.base}/{name}")
+        descriptor = os.open(f"{self.base}/{name}", os.O_RDONLY)
+        self.addCleanup(os.close, descriptor)
+        return descriptor
+
+    def log(self, name="images/log"):
+        with open(f"{self.base}/{name}", encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def end_tree(self):
+        if self.tree is not None and alive(self.tree):
+            os.kill(self.tree, signal.SIGKILL)
+        self.reap()
+
+    @staticmethod
+    def reap():
+        try:
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            pass
+
+    def start(self):
+        process = subprocess.Popen(["setsid", "sleep", "1000"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        self.tree = process.pid
+        until = time.monotonic() + 20
+        while True:
+            with open(f"/proc/{self.tree}/comm", encoding="ascii") as file:
+                if file.read() == "sleep\n":
+                    break
+            self.assertLess(time.monotonic(), until)
+        process.returncode = 0  # it is waited for here
+        lib.criu_set_pid(self.tree)
+        return self.tree
+
+    def dumped(self):
+        self.start()
+        self.assertEqual(lib.criu_dump(), 0, ctypes.get_errno())
+        self.assertEqual(os.waitpid(self.tree, 0)[0], self.tree)
+
+
+class Library(Case):
+    def test_every_name_of_the_header_is_there(self):
+        with open(os.environ["CRIU_H"], encoding="ascii") as file:
+            names = re.findall(r"CRIU_API [^;]*?\b(criu_\w+)(?=\(|;)", file.read())
+        self.assertGreater(len(names), 130)
+        for name in names:
+            getattr(lib, name)
+        exported = subprocess.run(["nm", "-D", "--defined-only", os.environ["LIBCRIU"]], stdout=subprocess.PIPE,
+                                  text=True, check=True).stdout
+        self.assertEqual(set(line.split()[-1].split("@")[0] for line in exported.splitlines()), set(names))
+        self.assertEqual(ctypes.c_char_p.in_dll(lib, "criu_lib_version").value, b"4.2")
+
+    def test_version_and_features(self):
+        self.assertEqual(lib.criu_get_version(), 40200)
+        self.assertEqual([lib.criu_check_version(minimum) for minimum in (31200, 40200, 40201)], [1, 1, 0])
+        features = Features(True, True, False)
+        self.assertEqual(lib.criu_feature_check(ctypes.byref(features), ctypes.c_size_t(ctypes.sizeof(features))), 0)
+        self.assertEqual((features.mem_track, features.lazy_pages, features.pidfd_store), (True, False, False))
+        self.assertEqual(lib.criu_feature_check(ctypes.byref(features), ctypes.c_size_t(100)), -1)
+
+    def test_check(self):
+        self.assertEqual(lib.criu_check(), 0)
+
+    def test_dump_and_restore(self):
+        self.dumped()
+        self.assertIn("Dumping finished successfully", self.log())
+        self.assertEqual(lib.criu_restore(), self.tree)
+        self.assertTrue(alive(self.tree))
+
+    def test_child(self):
+        self.dumped()
+        self.assertEqual(lib.criu_restore_child(), self.tree)
+        with open(f"/proc/{self.tree}/stat", encoding="ascii") as file:
+            self.assertEqual(int(file.read().rsplit(")", 1)[1].split()[1]), os.getpid())
+        os.kill(self.tree, signal.SIGTERM)
+        self.assertEqual(os.waitpid(self.tree, 0), (self.tree, signal.SIGTERM))
+
+    def test_leave_running(self):
+        self.start()
+        lib.criu_set_leave_running(True)
+        self.assertEqual(lib.criu_dump(), 0)
+        self.assertTrue(alive(self.tree))
+
+    def test_two_sets(self):
+        opts = ctypes.c_void_p(None)
+        self.assertEqual(lib.criu_local_init_opts(ctypes.byref(opts)), 0)
+        lib.criu_local_set_service_binary(opts, CRIU)
+        lib.criu_local_set_images_dir_fd(opts, self.make_directory("other"))
+        lib.criu_local_set_leave_running(opts, True)
+        lib.criu_local_set_pid(opts, self.start())
+        for key in (b"a", b"b"):
+            self.assertEqual(lib.criu_local_add_external(opts, key + b"[x]"), 0)
+        self.assertEqual(lib.criu_local_add_cg_root(opts, None, b"/here"), 0)
+        self.assertEqual(lib.criu_local_add_veth_pair(opts, b"in", b"out"), 0)
+        self.assertEqual(lib.criu_local_join_ns_add(opts, b"net", b"/proc/self/ns/net", None), 0)
+        self.assertEqual(lib.criu_local_set_page_server_address_port(opts, b"::1", 7), 0)
+        self.assertEqual(lib.criu_local_dump(opts), -errno.EBADE)  # it has a page server, which is not there yet
+        self.assertEqual(lib.criu_local_init_opts(ctypes.byref(opts)), 0)  # instead of the other
+        lib.criu_local_free_opts(opts)
+        self.assertEqual(lib.criu_dump(), 0)
+
+    def test_options_that_make_no_sense(self):
+        self.assertEqual([lib.criu_set_network_lock(value) for value in (0, 1, 3, 4)], [-1, 0, 0, -1])
+        self.assertEqual([lib.criu_set_pre_dump_mode(value) for value in (0, 1, 2, 3)], [-1, 0, 0, -1])
+        self.assertEqual(lib.criu_add_unix_sk(7), 0)
+        lib.criu_set_ext_unix_sk(False)
+        self.assertEqual(lib.criu_add_unix_sk(8), -1)
+        lib.criu_set_service_fd(0)
+        self.assertEqual(lib.criu_add_inherit_fd(1, b"key"), -1)
+        self.assertEqual(lib.criu_join_ns_add(None, b"x", None), -1)
+        lib.criu_free_opts()
+        self.assertEqual(lib.criu_check(), -1)
+
+    def test_errors(self):
+        lib.criu_set_pid(4194300)
+        ctypes.set_errno(0)
+        self.assertEqual((lib.criu_dump(), ctypes.get_errno()), (-errno.EBADE, errno.ESRCH))
+        self.start()
+        lib.criu_set_images_dir_fd(-1)
+        self.assertEqual((lib.criu_dump(), ctypes.get_errno()), (-errno.EBADE, errno.EBADRQC))
+        lib.criu_set_service_binary(b"/nowhere/criu")
+        self.assertEqual((lib.criu_check(), ctypes.get_errno()), (-errno.ECOMM, errno.ECOMM))
+        lib.criu_set_service_address(self.base.encode() + b"/no-socket")
+        self.assertEqual((lib.criu_check(), ctypes.get_errno()), (-errno.ECONNREFUSED, errno.ECONNREFUSED))
+        lib.criu_set_service_binary(b"true")
+        self.assertEqual(lib.criu_check(), -errno.ECOMM)
+        self.assertTrue(alive(self.tree))
+
+    def test_answers_that_are_none(self):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            lib.criu_set_service_fd(theirs.fileno())
+            for answer, result in ((b"\x08\x00\x10\x00", errno.EINVAL), (b"\x08\x01\x10\x01", errno.EBADMSG),
+                                   (b"\xff\xff", errno.ECOMM)):
+                ours.send(answer)
+                self.assertEqual((lib.criu_check(), ctypes.get_errno()), (-result, result))
+                self.assertEqual(ours.recv(99), b"\x08\x03")
+
+    def test_notifications(self):
+        self.start()
+        told = []
+
+        def notified(action, argument):
+            told.append((action.decode(), lib.criu_notify_pid(ctypes.c_void_p(argument))))
+            return 0
+        callback = NOTIFY(notified)
+        lib.criu_set_notify_cb(callback)
+        self.assertEqual(lib.criu_dump(), 0)
+        os.waitpid(self.tree, 0)
+        self.assertEqual([name for name, _ in told if name in ("pre-dump", "post-dump")], ["pre-dump", "post-dump"])
+        told.clear()
+        self.assertEqual(lib.criu_restore(), self.tree)
+        self.assertIn(("post-restore", self.tree), told)
+        self.assertEqual(told[-1][0], "post-resume")
+
+    def test_veto(self):
+        self.start()
+        callback = NOTIFY(lambda action, argument: 5 if action == b"pre-dump" else 0)
+        lib.criu_set_notify_cb(callback)
+        self.assertEqual(lib.criu_dump(), 5)
+        self.assertTrue(alive(self.tree))
+        self.assertEqual(os.waitpid(-1, os.WNOHANG), (0, 0))  # the worker has been waited for
+
+    def test_pre_dump(self):
+        self.start()
+        self.assertEqual(lib.criu_pre_dump(), 0)
+        self.assertTrue(alive(self.tree))
+        self.assertIn(f"pagemap-{self.tree}.img", os.listdir(self.images))
+
+    def test_iterations(self):
+        self.start()
+        rounds = []
+
+        def more(_info):
+            rounds.append(len(rounds))
+            lib.criu_set_images_dir_fd(self.make_directory(str(len(rounds))))
+            lib.criu_set_parent_images(b"../images" if len(rounds) == 1 else b"../1")
+            return 2 - len(rounds)
+        callback = MORE(more)
+        self.assertEqual(lib.criu_dump_iters(callback), 0)
+        self.assertEqual(rounds, [0, 1])
+        os.waitpid(self.tree, 0)
+        self.assertEqual(os.readlink(self.base + "/2/parent"), "../1")
+        self.assertEqual(lib.criu_restore(), self.tree)
+
+    def test_iterations_that_are_given_up(self):
+        self.start()
+        callback = MORE(lambda _info: -7)
+        self.assertEqual(lib.criu_dump_iters(callback), -7)
+        self.assertTrue(alive(self.tree))
+
+    def test_service(self):
+        path = self.base + "/socket"
+        service = subprocess.Popen([CRIU, "service", "--address", path, "--pidfile", self.base + "/pid"],
+                                   stderr=subprocess.DEVNULL)
+        try:
+            until = time.monotonic() + 20
+            while not os.path.exists(path):
+                self.assertLess(time.monotonic(), until)
+            lib.criu_set_service_address(path.encode())
+            self.start()
+            self.assertEqual(lib.criu_get_version(), 40200)
+            self.assertEqual(lib.criu_dump(), 0, ctypes.get_errno())
+            self.assertEqual(os.waitpid(self.tree, 0)[0], self.tree)
+            self.assertEqual(lib.criu_restore(), self.tree)
+        finally:
+            service.terminate()
+            service.wait()
+
+    def test_a_checkpoint_of_itself_is_refused(self):
+        self.assertEqual(lib.criu_dump(), -errno.EBADE)
+        self.assertEqual(ctypes.get_errno(), errno.EBADRQC)
+
+    def test_inherited_descriptor(self):
+        reader, writer = os.pipe()
+        inode = os.fstat(writer).st_ino
+        process = subprocess.Popen(["setsid", "sh", "-c", "trap 'echo heard' USR1; echo ready; while :; do sleep 0.01; done"],
+                                   stdin=subprocess.DEVNULL, stdout=writer, stderr=subprocess.DEVNULL)
+        self.tree = process.pid
+        process.returncode = 0
+        os.close(writer)
+        self.assertEqual(os.read(reader, 99), b"ready\n")
+        lib.criu_set_pid(self.tree)
+        self.assertEqual(lib.criu_dump(), 0, self.log())
+        self.reap()  # its children as well
+        os.close(reader)
+        reader, writer = os.pipe()
+        os.set_inheritable(writer, True)
+        self.assertEqual(lib.criu_add_inherit_fd(writer, f"pipe:[{inode}]".encode()), 0)
+        self.assertEqual(lib.criu_restore(), self.tree, self.log())
+        os.close(writer)
+        os.kill(self.tree, signal.SIGUSR1)
+        self.assertEqual(os.read(reader, 99), b"heard\n")
+        os.close(reader)
+
+    def test_example(self):
+        pid = self.start()
+        example = subprocess.Popen([os.environ["EXAMPLE"], CRIU, str(pid), self.images], stdout=subprocess.PIPE,
+                                   text=True)
+        os.waitpid(pid, 0)
+        self.assertEqual(example.stdout.readline(), f"{pid}\n")
+        os.kill(pid, signal.SIGTERM)
+        self.assertEqual(example.wait(20), signal.SIGTERM)
+        example.stdout.close()
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2, argv=sys.argv)
