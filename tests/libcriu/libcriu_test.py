@@ -269,7 +269,8 @@ class Library(Case):
     def test_inherited_descriptor(self):
         reader, writer = os.pipe()
         inode = os.fstat(writer).st_ino
-        process = subprocess.Popen(["setsid", "sh", "-c", "trap 'echo heard' USR1; echo ready; while :; do sleep 0.01; done"],
+        script = "trap 'echo heard' USR1; echo ready; while :; do sleep 0.01; done"
+        process = subprocess.Popen(["setsid", "sh", "-c", script],
                                    stdin=subprocess.DEVNULL, stdout=writer, stderr=subprocess.DEVNULL)
         self.tree = process.pid
         process.returncode = 0
