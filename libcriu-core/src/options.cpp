@@ -367,6 +367,7 @@ constexpr OptionInfo table[] = {
   {"skip-file-rwx-check", 0, none, true, restore_command, nullptr, on_restore, "do not compare the mode of files with the dumped one", flag<&Options::skip_file_rwx_check>},
   {"affinity", 0, none, true, restore_command, nullptr, on_restore, "threads run on the processors they ran on, not on those of this program", flag<&Options::affinity>},
   {"weak-sysctls", 0, none, true, restore_command, nullptr, on_restore, "skip sysctls that this kernel has not got", flag<&Options::weak_sysctls>},
+  {"pidns", 0, none, false, restore_command, nullptr, on_restore, "restore into a pid namespace of its own, where no pid is taken", not_from_here, nullptr, true},
   {"mntns-compat-mode", 0, none, true, restore_command, nullptr, on_restore, "restore mounts the old way", nullptr},
   {"inherit-fd", 0, value, false, restore_command, "fd[N]:RES", on_restore, "use an open descriptor for a resource: tty[RDEV:DEV], pipe:[INODE], socket:[INODE], file[MNT:INODE], /memfd:NAME, or a path without its first slash", add_inherit_fd},
   {"join-ns", 'J', value, false, restore_command, "NS:PID|FILE", on_restore, "restore into an existing namespace (so far: net)", add_join_ns},

@@ -363,6 +363,25 @@ class RoundTrip(Case):
     def state(self, pid):
         return re.search(r"State:\t(.)", self.read("/proc", str(pid), "status"))[1]
 
+    def test_restore_where_pids_are_taken(self):
+        process, _ = self.dump("-R")
+        self.assertIn("--pidns", self.run_criu("restore", "-d", "-D", "images", "-o", "restore.log").stderr)
+        done = self.run_criu("restore", "-d", "-D", "images", "-o", "restore.log", "--pidns", "--pidfile", "pid")
+        self.assertEqual((done.returncode, done.stdout), (0, ""), done.stderr)
+        inside = self.read("images/pid").strip()
+        self.assertEqual(inside, str(process.pid))
+        # Its init is an orphan of this process.
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            init = next(int(pid) for pid in file.read().split() if self.read("/proc", pid, "comm") == "criu-cli\n")
+        with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:
+            root = int(file.read())
+        self.assertEqual(self.read("/proc", str(root), "comm"), "sleep\n")
+        self.assertRegex(self.read("/proc", str(root), "status"), rf"NSpid:.*\b{process.pid}\n")
+        os.kill(root, signal.SIGTERM)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(init, 0)[1]), 0)
+        self.assertIn(self.state(process.pid), "SR")
+        self.fails("dump", "-t1", "--pidns", says="--pidns is available for the restore command only", usage=True)
+
     def test_dump(self):
         process, result = self.dump("--display-stats")
         self.assertEqual(process.wait(), -signal.SIGKILL)

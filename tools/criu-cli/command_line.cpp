@@ -88,6 +88,8 @@ void keep(CommandLine& line, const criu_core_option& option, const Given& given)
     line.config = given.value;
   } else if (std::strcmp(option.name, "no-default-config") == 0) {
     line.no_default_config = true;
+  } else if (std::strcmp(option.name, "pidns") == 0) {
+    line.own_pids = true;
   }
 }
 

@@ -21,6 +21,7 @@ struct CommandLine {
   bool version = false;  // options behind it were not read
   bool wrong = false;    // getopt has complained on stderr
   bool no_default_config = false;
+  bool own_pids = false;
   const char* config = nullptr;
 };
 

@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "command_line.hpp"
+#include "own_pids.hpp"
 #include "usage.hpp"
 
 namespace {
@@ -49,12 +50,14 @@ int report(const criu::core::Error& error) {
 
 using Words = std::vector<char*>;
 
-int run_dump(Options& options, const Words&) {
+using cli::CommandLine;
+
+int run_dump(Options& options, const CommandLine&) {
   criu::core::dump(options);
   return 0;
 }
 
-int run_pre_dump(Options& options, const Words&) {
+int run_pre_dump(Options& options, const CommandLine&) {
   criu::core::pre_dump(options);
   return 0;
 }
@@ -69,10 +72,25 @@ int become(const Words& words) {
   return failure;
 }
 
-int run_restore(Options& options, const Words& words) {
+int restore_with_own_pids(Options& options) {
+  const auto report_thrown = [] {
+    try {
+      throw;
+    } catch (const criu::core::Error& error) {
+      return report(error);
+    }
+  };
+  return cli::in_own_pids(
+      criu_core_options_detached(options.get()) != 0, [&] { return criu::core::restore(options); }, report_thrown);
+}
+
+int run_restore(Options& options, const CommandLine& line) {
+  if (line.own_pids) {
+    return restore_with_own_pids(options);
+  }
   criu::core::restore(options);
   if (criu_core_options_exec_cmd(options.get())) {
-    return become(words);
+    return become(line.words);
   }
   if (!criu_core_options_detached(options.get())) {
     // How the tasks end is no matter of ours.
@@ -82,7 +100,7 @@ int run_restore(Options& options, const Words& words) {
   return 0;
 }
 
-int run_check(Options& options, const Words&) {
+int run_check(Options& options, const CommandLine&) {
   const auto verdict = criu::core::check(options);
   for (const auto& line : verdict.lines) {
     std::printf("%s\n", line.c_str());
@@ -90,7 +108,7 @@ int run_check(Options& options, const Words&) {
   return verdict.good ? 0 : failure;
 }
 
-int run_service(Options& options, const Words&) {
+int run_service(Options& options, const CommandLine&) {
   criu::core::detail::call(criu_core_service, static_cast<const criu_core_options*>(options.get()));
   return 0;
 }
@@ -113,7 +131,7 @@ int run_worker(const Words& words, Options& options) {
 struct Command {
   const char* name;
   criu_core_command number;
-  int (*run)(Options&, const Words&);
+  int (*run)(Options&, const CommandLine&);
 };
 
 constexpr Command commands[] = {
@@ -171,7 +189,16 @@ int other_command(const Words& words, Options& options) {
 }
 
 // What the words behind a command may be; 0: they are fine.
-int check_words(const Command& command, const Words& words, const Options& options) {
+int check_words(const Command& command, const CommandLine& line, const Options& options) {
+  const auto& words = line.words;
+  if (line.own_pids) {
+    if (command.number != CRIU_CORE_RESTORE) {
+      return wrong_usage("--pidns is available for the restore command only");
+    }
+    if (criu_core_options_exec_cmd(options.get())) {
+      return wrong_usage("--pidns and --exec-cmd cannot be used together");
+    }
+  }
   const auto extra = words.size() - 1;
   if (criu_core_options_exec_cmd(options.get())) {
     if (command.number != CRIU_CORE_RESTORE) {
@@ -188,14 +215,14 @@ int check_words(const Command& command, const Words& words, const Options& optio
   return 0;
 }
 
-int run(const Command& command, const Words& words, Options& options) {
+int run(const Command& command, const CommandLine& line, Options& options) {
   try {
     criu::core::detail::call(criu_core_check_privileges, options.get());
-    if (const int wrong = check_words(command, words, options)) {
+    if (const int wrong = check_words(command, line, options)) {
       return wrong;
     }
     criu::core::detail::call(criu_core_start, options.get(), command.number);
-    return command.run(options, words);
+    return command.run(options, line);
   } catch (const criu::core::Error& error) {
     return report(error);
   }
@@ -222,7 +249,7 @@ int run(const cli::CommandLine& line, Options& options) {
   }
   for (const auto& command : commands) {
     if (std::strcmp(command.name, line.words[0]) == 0) {
-      return run(command, line.words, options);
+      return run(command, line, options);
     }
   }
   return other_command(line.words, options);

@@ -161,7 +161,7 @@ std::string holder_of(pid_t pid) {
 
 base::Error pid_is_taken(pid_t pid, const std::string& who) {
   return {"pid is taken", fmt::format("{} needs pid {}, which {} has", who, pid, holder_of(pid)), EEXIST,
-          "stop that one, or restore into a pid namespace of its own"};
+          "stop that one, or restore into a pid namespace of its own, as criu-cli --pidns does"};
 }
 
 std::vector<pid_t> needed_pids(const Checkpoint& checkpoint) {
