@@ -7,7 +7,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RULES = (("images/", "MIT"),) + tuple(
-    (room, "LGPL-2.1-only") for room in ("libcompel/", "libsoccr/", "libcriu-core/", "arch/", "base/"))
+    (room, "LGPL-2.1-only") for room in ("libcompel/", "libsoccr/", "libcriu/", "libcriu-core/", "arch/", "base/"))
 DEFAULT = "GPL-2.0-only"  # programs, tests, the build
 TAG = "SPDX-License-Identifier:"
 # The licence texts themselves, and recorded data, which has no place for a comment.
