@@ -373,7 +373,7 @@ class RoundTrip(Case):
         # Its init is an orphan of this process.
         with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
             init = next(int(pid) for pid in file.read().split()
-                        if self.read("/proc", pid, "comm") == "criu-cli\n" and self.state(pid) == "S")
+                        if self.read("/proc", pid, "comm") == "criu-cli\n" and self.state(pid) not in "ZX")
         with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:
             root = int(file.read())
         self.assertEqual(self.read("/proc", str(root), "comm"), "sleep\n")
