@@ -375,8 +375,7 @@ class RoundTrip(Case):
             init = next(int(pid) for pid in file.read().split()
                         if self.read("/proc", pid, "comm") == "criu-cli\n" and self.state(pid) not in "ZX")
         with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:
-            root = int(file.read())
-        self.assertEqual(self.read("/proc", str(root), "comm"), "sleep\n")
+            root = next(int(pid) for pid in file.read().split() if self.read("/proc", pid, "comm") == "sleep\n")
         self.assertRegex(self.read("/proc", str(root), "status"), rf"NSpid:.*\b{process.pid}\n")
         os.kill(root, signal.SIGTERM)
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(init, 0)[1]), 0)
