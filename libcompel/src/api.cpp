@@ -41,7 +41,7 @@ int freeze(pid_t pid, bool whole, const compel_options* options, compel_tree** o
         }
       };
     }
-    *out = new compel_tree(pid, whole, timeout, let_go);
+    *out = new compel_tree(pid, whole, timeout, let_go);  // NOLINT(bugprone-unhandled-exception-at-new): done() does
   });
 }
 

@@ -124,8 +124,9 @@ void compel_parasite::unmap_from_task() {
 
 base::Mapping compel_parasite::map_here(std::uint64_t address, std::size_t size) {
   char path[96];
+  const unsigned long long end = address + size;
   std::snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", task_->pid(),
-                static_cast<unsigned long long>(address), static_cast<unsigned long long>(address + size));
+                static_cast<unsigned long long>(address), end);
   const base::Fd fd(base::check(::open(path, O_RDWR | O_CLOEXEC), "open", path,
                                 "CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the first user namespace is needed"));
   base::Mapping mapping(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0), size);

@@ -19,10 +19,12 @@ static void note(const char* what, int number) {
   char line[64];
   int fd = openat(criu_get_image_dir(), "example-plugin.txt", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   int size = snprintf(line, sizeof line, "%s %d\n", what, number);
-  if (fd >= 0 && write(fd, line, (size_t)size) != size)
+  if (fd >= 0 && write(fd, line, (size_t)size) != size) {
     perror("example plugin");
-  if (fd >= 0)
+  }
+  if (fd >= 0) {
     close(fd);
+  }
 }
 
 static int init(int stage) {
@@ -42,20 +44,25 @@ static int dump_file(int fd, int id) {
   struct stat st;
   char path[64], text[16];
   int size, file, flags = fcntl(fd, F_GETFL);
-  if (fstat(fd, &st) != 0 || flags < 0)
+  if (fstat(fd, &st) != 0 || flags < 0) {
     return -errno;
-  if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(10, 229))
+  }
+  if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(10, 229)) {
     return -ENOTSUP;
+  }
   name_file(path, sizeof path, id);
   file = openat(criu_get_image_dir(), path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (file < 0)
+  if (file < 0) {
     return -errno;
+  }
   size = snprintf(text, sizeof text, "%d\n", flags);
-  if (write(file, text, (size_t)size) != size)
+  if (write(file, text, (size_t)size) != size) {
     size = -EIO;
+  }
   close(file);
-  if (size < 0)
+  if (size < 0) {
     return size;
+  }
   return add_inventory_plugin(name); /* the restore needs us */
 }
 
@@ -64,8 +71,9 @@ static int restore_file(int id) {
   int fd, flags = 0, file;
   name_file(path, sizeof path, id);
   file = openat(criu_get_image_dir(), path, O_RDONLY | O_CLOEXEC);
-  if (file < 0)
+  if (file < 0) {
     return -ENOTSUP;
+  }
   if (read(file, text, sizeof text - 1) <= 0 || sscanf(text, "%d", &flags) != 1) {
     close(file);
     return -EINVAL;

@@ -16,7 +16,7 @@ bool refused() {
   try {
     criu::core::restore(copy);
   } catch (const criu::core::Error& error) {
-    const auto kept = error;
+    const criu::core::Error kept(error);  // it can be copied  NOLINT(performance-unnecessary-copy-initialization)
     return kept.kind() == CRIU_CORE_FAILED && std::strstr(kept.what(), "/nowhere") != nullptr;
   }
   return false;

@@ -56,7 +56,12 @@ std::string difference(const std::string& ours, const std::string& theirs) {
       return {};
     }
     if (one != other) {
-      return "line " + std::to_string(line) + ": ours " + one + ", theirs " + other;
+      return std::string("line ")
+          .append(std::to_string(line))
+          .append(": ours ")
+          .append(one)
+          .append(", theirs ")
+          .append(other);
     }
   }
 }

@@ -87,7 +87,7 @@ void idle(unsigned flags) {
   do_nothing(ring, 21);
   checkpoint_here();
   for (int i = 0; i < 21; ++i) {
-    ::io_uring_prep_nop(ring.next(static_cast<std::uint64_t>(100 + i)));
+    ::io_uring_prep_nop(ring.next(std::uint64_t{100} + static_cast<std::uint64_t>(i)));
     CHECK_EQ(::io_uring_submit(ring.get()), 1);
     CHECK(ring.wait() == Completed(100 + i, 0));
   }

@@ -314,6 +314,7 @@ LIVE_TEST("tree: a stopped process does not run before it is continued, with non
   Child child(
       [counts] {
         std::vector<std::thread> all;
+        all.reserve(threads);
         for (int i = 0; i < threads; ++i) {
           all.emplace_back([counts, i] {
             for (;;) {

@@ -70,7 +70,7 @@ int make_inotify() {
 }
 
 std::string make_directory(const std::string& name) {
-  const auto path = scratch(name);
+  auto path = scratch(name);
   REQUIRE(::mkdir(path.c_str(), 0755) == 0);
   return path;
 }

@@ -12,7 +12,7 @@ using Names = std::vector<std::string>;
 TEST_CASE("/proc/PID/cgroup, sorted by controllers") {
   const auto all = kernel::parse_memberships("9:name=systemd:/a:b\n2:cpu,cpuacct:/\n0::/x y\n");
   REQUIRE(all.size() == 3);
-  CHECK((all[0].controllers == "" && all[0].path == "/x y"));
+  CHECK((all[0].controllers.empty() && all[0].path == "/x y"));
   CHECK((all[1].controllers == "cpu,cpuacct" && all[1].path == "/"));
   CHECK((all[2].controllers == "name=systemd" && all[2].path == "/a:b"));
   CHECK(kernel::parse_memberships("").empty());

@@ -48,8 +48,9 @@ static int refuses(struct soccr_fields fields, const char* words) {
   static char zeros[64];
   int result = soccr_saved_new(&fields, zeros, zeros, &saved, &error);
   int ok = result == -EINVAL && saved == NULL && strstr(error.text, words) != NULL;
-  if (!ok)
+  if (!ok) {
     printf("# %d: \"%s\", wanted \"%s\"\n", result, error.text, words);
+  }
   return ok;
 }
 
@@ -155,8 +156,9 @@ static void bytes_are_as_documented(const unsigned char* bytes) {
 
 static void bytes_are_checked(unsigned char* bytes, size_t size) {
   int short_ones = 0, flips = 0;
-  for (size_t cut = 0; cut < size; ++cut)
+  for (size_t cut = 0; cut < size; ++cut) {
     short_ones += decodes(bytes, cut, NULL) == -EBADMSG;
+  }
   check(short_ones == (int)size, "cut anywhere, it is refused");
   check(decodes(bytes, size - 1, "queues are not as long") == -EBADMSG, "also by one byte");
   bytes[size] = 0;

@@ -75,12 +75,12 @@ class Comparison {
   void members(const std::string& where, const Json& before, const Json& after) {
     for (const auto& [name, value] : before.items()) {
       const auto other = after.find(name);
-      const auto place = where + "." + name;
+      const auto place = std::string(where).append(".").append(name);
       other != after.end() ? values(place, value, *other) : one_side(place, &value, nullptr);
     }
     for (const auto& [name, value] : after.items()) {
       if (!before.contains(name)) {
-        one_side(where + "." + name, nullptr, &value);
+        one_side(std::string(where).append(".").append(name), nullptr, &value);
       }
     }
   }

@@ -134,6 +134,7 @@ Json many(const Message& message, const FieldDescriptor& field, bool pretty, con
   const int count = message.GetReflection()->FieldSize(message, &field);
   if (pretty && display != nullptr && display->style == Display::address && (count == 1 || count == 4)) {
     std::vector<std::uint32_t> words;
+    words.reserve(static_cast<std::size_t>(count));
     for (int i = 0; i < count; ++i) {
       words.push_back(static_cast<std::uint32_t>(Value(message, field, i).u32()));
     }

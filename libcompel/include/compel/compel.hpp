@@ -194,8 +194,8 @@ class Task {
 // A frozen tree. Goes on as it was when this goes away, unless release() said otherwise before.
 class Tree {
  public:
-  static Tree freeze(pid_t root, Options options = {}) { return make(compel_freeze, root, options); }
-  static Tree seize(pid_t pid, Options options = {}) { return make(compel_seize, pid, options); }
+  static Tree freeze(pid_t root, const Options& options = {}) { return make(compel_freeze, root, options); }
+  static Tree seize(pid_t pid, const Options& options = {}) { return make(compel_seize, pid, options); }
 
   Tree() = default;
   Tree(Tree&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}

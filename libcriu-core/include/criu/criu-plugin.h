@@ -73,7 +73,7 @@ extern cr_plugin_desc_t CR_PLUGIN_DESC;
 
 #define CR_PLUGIN_REGISTER_HOOK(hook, function)                                  \
   static void __attribute__((constructor)) cr_plugin_register_##function(void) { \
-    CR_PLUGIN_DESC.hooks[hook] = (void*)(uintptr_t)function;                     \
+    CR_PLUGIN_DESC.hooks[hook] = (void*)(uintptr_t)(function);                   \
   }
 
 /* For plugins, from the program that loads them. */

@@ -203,16 +203,17 @@ std::vector<base::Fd> make(RestoreContext& context, std::span<const images::file
           what);
   }
   std::uint32_t id = 0;
+  const int any = map.get();  // open until the end, whoever has it
   std::vector<base::Fd> fds;
   for (const auto* entry : group) {
     const auto rights = rights_of(entry->bpf().flags());
     if (map && rights == 0) {
-      fds.push_back(std::move(map));
+      fds.push_back(std::exchange(map, base::Fd()));
       continue;
     }
     // What the map is told by dies with its last descriptor: the first stays until the end where it is not needed.
     if (id == 0) {
-      id = info_of(map ? map.get() : fds.front().get(), what).id;
+      id = info_of(any, what).id;
     }
     fds.push_back(open_map(id, rights, what));
   }

@@ -51,8 +51,8 @@ class Registry {
     std::uint64_t ino;
     int mnt_id;
     unsigned mode;
-    std::uint64_t unique;  // where the kind has a number of its own
-    auto operator<=>(const Key&) const = default;
+    std::uint64_t unique;                          // where the kind has a number of its own
+    auto operator<=>(const Key&) const = default;  // NOLINT(modernize-use-nullptr): there is none
   };
   std::map<Key, Tree> trees_;
   std::unordered_map<pid_t, Table> tables_;

@@ -287,7 +287,7 @@ base::Fd make_nameless(const Place& place, const std::string& suffix, Make make)
     return fd;
   };
   base::Fd made;
-  Undivided([&] {
+  const Undivided done([&] {
     const Parents parents(place);
     made = attempt(place);
     if (!made) {

@@ -167,7 +167,7 @@ base::Fd Mounts::open_handle(std::uint32_t dev, const FileHandle& handle,
   auto* raw = reinterpret_cast<file_handle*>(room);
   raw->handle_bytes = static_cast<unsigned>(handle.bytes.size());
   raw->handle_type = handle.type;
-  std::memcpy(room + sizeof(file_handle), handle.bytes.data(), handle.bytes.size());
+  std::copy(handle.bytes.begin(), handle.bytes.end(), room + sizeof(file_handle));
   for (const auto* mount : of_device(dev)) {
     const auto root = open(*mount);
     const CurrentDirectory inside(root.get());

@@ -278,7 +278,7 @@ class Walk {
     }
     for (const auto& child : whole ? kernel::children_of_group(group) : std::vector<std::string>()) {
       if (const auto below = kernel::try_open_group(group, child)) {  // it may be gone meanwhile
-        save(below.get(), path + "/" + child, child, true, *to.add_children());
+        save(below.get(), fmt::format("{}/{}", path, child), child, true, *to.add_children());
       }
     }
   }

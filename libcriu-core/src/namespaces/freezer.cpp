@@ -76,7 +76,7 @@ void Freezer::look_at(int group, const std::string& path) {
   }
   for (const auto& child : kernel::children_of_group(group)) {
     if (const auto below = kernel::try_open_group(group, child)) {
-      look_at(below.get(), path + "/" + child);
+      look_at(below.get(), fmt::format("{}/{}", path, child));
     }
   }
 }

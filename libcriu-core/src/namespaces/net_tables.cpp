@@ -276,7 +276,7 @@ void restore_rules(Netlink& netlink, const Table& table, const std::vector<Messa
 }  // namespace
 
 void save_tables(DumpContext& dump, Netlink& netlink, std::uint32_t ns_id, images::netns_entry& entry) {
-  const auto save = [&](const image::Type& type, std::vector<Message> messages) {
+  const auto save = [&](const image::Type& type, const std::vector<Message>& messages) {
     auto image = dump.images.create(type, ns_id);
     write(image, messages);
     image.finish();

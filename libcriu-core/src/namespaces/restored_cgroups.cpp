@@ -241,7 +241,7 @@ void RestoredCgroups::read_own_set() {
 std::string RestoredCgroups::moved(const images::cg_controller_entry& controller, const std::string& path,
                                    const std::string& hidden) const {
   const auto* root = cgroup_root_for(context_.options, joined(controller.cnames()));
-  const auto whole = clean(path);
+  auto whole = clean(path);
   if (root == nullptr) {
     return whole;
   }

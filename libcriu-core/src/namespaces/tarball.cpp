@@ -57,7 +57,7 @@ namespace {
   X(archive_errno)
 
 struct Library {
-#define CRIU_DECLARE(call) decltype(&::call) call = nullptr;
+#define CRIU_DECLARE(call) decltype(&::call) call = nullptr;  // NOLINT(bugprone-macro-parentheses): a name
   CRIU_ARCHIVE_CALLS(CRIU_DECLARE)
 #undef CRIU_DECLARE
 
@@ -66,12 +66,14 @@ struct Library {
     if (handle == nullptr) {
       throw Error("load libarchive", ::dlerror(), 0, "what is in a tmpfs of the tree is saved and restored with it");
     }
+// NOLINTBEGIN(bugprone-macro-parentheses): what it is given is a name.
 #define CRIU_FIND(call)                                               \
   call = reinterpret_cast<decltype(&::call)>(::dlsym(handle, #call)); \
   if (call == nullptr) {                                              \
     throw Error("load libarchive", "it has no " #call, 0);            \
   }
     CRIU_ARCHIVE_CALLS(CRIU_FIND)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef CRIU_FIND
   }
 };

@@ -276,6 +276,7 @@ class Worker {
     }
     std::vector<std::string> words(request.opts().exec_cmd().begin(), request.opts().exec_cmd().end());
     std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
     for (auto& word : words) {
       arguments.push_back(word.data());
     }

@@ -17,7 +17,7 @@ namespace criu::sockets {
 // What a socket was made as.
 struct SocketType {
   int family = 0, type = 0, protocol = 0;
-  auto operator<=>(const SocketType&) const = default;
+  auto operator<=>(const SocketType&) const = default;  // NOLINT(modernize-use-nullptr): there is none
 };
 
 // Nothing when the kernel or this kind of socket does not know the option.

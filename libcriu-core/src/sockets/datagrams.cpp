@@ -296,14 +296,14 @@ class Injection {
         packet_of(static_cast<int>(entry_.proto()), from, to, static_cast<std::uint16_t>(entry_.src_port()), datagram);
     if (among_others_) {
       const auto peer = address_of(datagram.from(), static_cast<std::uint16_t>(datagram.port()));
-      ::connect(fd_, &peer.plain, size_of(peer));  // then the kernel prefers this socket
+      (void)::connect(fd_, &peer.plain, size_of(peer));  // then the kernel prefers this socket
     }
     const auto sent = send(packet, address_of(to, 0));
     const int error = errno;
     blocked_ = sent && !arrivals_.next();
     if (among_others_) {
       const sockaddr nobody{AF_UNSPEC, {}};
-      ::connect(fd_, &nobody, sizeof nobody);
+      (void)::connect(fd_, &nobody, sizeof nobody);
     }
     return blocked_ ? lost : sent ? "" : std::strerror(error);
   }

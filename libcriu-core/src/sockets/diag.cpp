@@ -123,9 +123,8 @@ bool Diagnostics::is_bound(std::uint32_t device, std::uint64_t inode, const std:
   load_unix();
   const auto [begin, end] = bound_.equal_range(static_cast<std::uint32_t>(inode));
   // Layered filesystems show another device to who asks for a file.
-  return std::any_of(begin, end, [&](const auto& known) {
-    return known.second.first == device || known.second.second.c_str() == path;
-  });
+  return std::any_of(begin, end,
+                     [&](const auto& known) { return known.second.first == device || known.second.second == path; });
 }
 
 const InetInfo* Diagnostics::find_inet(int family, int protocol, std::uint32_t ino) {

@@ -99,6 +99,7 @@ int run(const std::vector<std::string>& arguments, const std::string& input, std
     ::posix_spawn_file_actions_adddup2(&actions, inherited, any);
   }
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const auto& argument : arguments) {
     argv.push_back(const_cast<char*>(argument.c_str()));
   }

@@ -36,7 +36,7 @@ constexpr std::string_view deleted_mark = " (deleted)";
 bool is_path(const std::string& name) { return !name.empty() && name.front() != '\0'; }
 
 // The kernel counts the byte that ends a path.
-std::string path_in(const std::string& name) { return name.c_str(); }
+std::string path_in(const std::string& name) { return name; }
 
 std::string link_of(int fd) {
   std::string text(4200, '\0');

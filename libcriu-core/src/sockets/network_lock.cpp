@@ -52,8 +52,8 @@ std::string table_commands(const std::string& name, const std::string& about,
       if (one.v6 == v6) {
         const auto local = fmt::format("{} . {}", text_of(one, one.local), one.local_port);
         const auto peer = fmt::format("{} . {}", text_of(one, one.peer), one.peer_port);
-        elements.push_back(peer + " . " + local);
-        elements.push_back(local + " . " + peer);
+        elements.push_back(fmt::format("{} . {}", peer, local));
+        elements.push_back(fmt::format("{} . {}", local, peer));
       }
     }
     // A connection whose ends are both in the tree is there twice.

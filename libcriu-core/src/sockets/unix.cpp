@@ -34,7 +34,7 @@ std::string name_for_people(const std::string& name) {
   if (name.empty()) {
     return "unnamed";
   }
-  return name.front() == '\0' ? "@" + name.substr(1) : std::string(name.c_str());
+  return name.front() == '\0' ? "@" + name.substr(1) : std::string(name);
 }
 
 // ---- dump -----------------------------------------------------------------------------------------------------------

@@ -208,6 +208,7 @@ TEST_CASE("threads that are made while it is frozen") {
   Victim victim([](Board& board) {
     std::atomic<bool> stop{false};
     std::vector<std::thread> makers;
+    makers.reserve(4);
     for (int i = 0; i < 4; ++i) {
       makers.emplace_back([&] {
         while (!stop) {
@@ -285,6 +286,7 @@ TEST_CASE("a thousand threads") {
   constexpr int count = 1000;
   Victim victim([](Board& board) {
     std::vector<std::thread> threads;
+    threads.reserve(count);
     for (int i = 0; i < count; ++i) {
       threads.emplace_back([&board] {
         board.ready++;

@@ -83,7 +83,7 @@ TEST_CASE("a parasite is called, logs, keeps its data and goes") {
   SECTION("the log ring tells what it lost") {
     parasite.call("chatter");
     const std::string log = parasite.log();
-    CHECK(log.rfind("[", 0) == 0);
+    CHECK(log.starts_with('['));
     CHECK(log.find("line 1999 of the long talk\n") != std::string::npos);
   }
   SECTION("a crash is reported, and the task goes on") {
@@ -146,6 +146,7 @@ TEST_CASE("a command in every thread") {
   constexpr int count = 150;
   Victim victim([](Board& board) {
     std::vector<std::thread> threads;
+    threads.reserve(count);
     for (int i = 0; i < count; ++i) {
       threads.emplace_back([&board] { patient(board); });
     }

@@ -68,7 +68,7 @@ TEST_CASE("eventfd: counter, semaphore, flags") {
                   MUST(::read(1, &value, sizeof value) < 0 && errno == EAGAIN);
                   MUST(take(2) == 0xfffffffffffffffe);
                 }}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.restore();
 }
 
@@ -90,7 +90,7 @@ TEST_CASE("signalfd: its mask") {
                   MUST(::read(0, &info, sizeof info) == sizeof info &&
                        info.ssi_signo == static_cast<unsigned>(SIGRTMAX));
                 }}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.restore();
 }
 
@@ -120,7 +120,7 @@ TEST_CASE("timerfd: what is left, interval, absolute, unread expirations") {
                   MUST(take(2) == 1);
                   MUST(::timerfd_gettime(3, &left) == 0 && left.it_value.tv_sec == 0 && left.it_value.tv_nsec == 0);
                 }}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.restore();
 }
 
@@ -148,7 +148,7 @@ TEST_CASE("epoll: masks, data, nesting, edges") {
                   MUST(first.size() == 1 && first.contains(3));
                   MUST(::epoll_ctl(3, EPOLL_CTL_DEL, 2, nullptr) == 0);
                 }}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.restore();
 }
 
@@ -173,7 +173,7 @@ TEST_CASE("epoll: numbers that were closed or mean something else now") {
                   MUST(::epoll_ctl(1, EPOLL_CTL_DEL, 2, nullptr) == 0);
                   MUST(!events_of(1).contains(23) && events_of(1).contains(22));
                 }}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.restore();
 }
 
@@ -191,7 +191,7 @@ TEST_CASE("epoll: a target that only another process still has") {
                   MUST(events_of(1).contains(34));
                   MUST(take(0) == 7);
                 }}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.restore();
 }
 
@@ -231,7 +231,7 @@ TEST_CASE("thousands of descriptors are no matter of seconds") {
                 },
                 [] { MUST(take(3996) == 1); }}});
   const auto began = std::chrono::steady_clock::now();
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   const auto ms =
       std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - began).count();
   WARN("4000 descriptors were collected in " << ms << " ms");

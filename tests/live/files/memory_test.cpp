@@ -63,7 +63,7 @@ TEST_CASE("memfd: contents, holes, offset, seals, further openings") {
                   MUST(::fcntl(0, F_GET_SEALS) == (F_SEAL_SHRINK | F_SEAL_WRITE));
                   MUST(::pwrite(0, "x", 1, 0) < 0 && errno == EPERM);
                 }}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.restored = [](const criu::RestoreContext& context) { context.shared_objects.seal(); };
   scene.restore();
 }
@@ -128,6 +128,6 @@ TEST_CASE("huge pages, where some are reserved") {
                   MUST(::fstat(0, &st) == 0 && st.st_size == 4 << 20);
                   MUST(content(0, 4, 2 << 20) == "huge");
                 }}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.restore();
 }

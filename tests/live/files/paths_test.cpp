@@ -72,7 +72,7 @@ TEST_CASE("offset, append, shared descriptions, directories, O_PATH, devices, cl
                   MUST(::write(10, text, 1) < 0 && errno == ENOSPC);
                   MUST(::read(9, text, 8) == 8 && text[0] == 0);
                 }}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.restore();
   CHECK(dir.names() == std::vector<std::string>{"append", "link", "plain"});
 }
@@ -93,7 +93,7 @@ TEST_CASE("descriptions shared by fork, and the owner of a descriptor") {
                   MUST(::lseek(3, 2, SEEK_SET) == 2);
                 }},
                {[&] { MUST(::dup2(3, 9) == 9); }, [&] { MUST(::lseek(9, 0, SEEK_CUR) == 2); }}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.restore();
 }
 
@@ -152,7 +152,7 @@ TEST_CASE("removed files travel in the image") {
                   MUST(::write(11, "x", 1) == 1 && ::read(11, text, 1) == 0);
                   MUST(content(12) == "old" && content(13) == "new one");
                 }}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.looks_different = {6, 9};  // O_TMPFILE and O_NOFOLLOW tell of how it was opened, which was by a name
   scene.restore();
   CHECK(dir.names() == std::vector<std::string>{"odd (deleted)", "taken"});
@@ -197,7 +197,7 @@ TEST_CASE("a file with its name gone but others left") {
   }
   SECTION("linked anew, and the link goes when it is not needed") {
     scene.options.link_remap = true;
-    CHECK(scene.dump() == std::vector<std::string>{});
+    CHECK(scene.dump().empty());
     const auto names = dir.names();
     REQUIRE(names.size() == 2);
     CHECK(names[0].starts_with("link_remap."));
@@ -221,7 +221,7 @@ TEST_CASE("files that changed since the dump are found out") {
                   put(3, "12345");
                 },
                 [] {}}});
-  CHECK(scene.dump() == std::vector<std::string>{});
+  CHECK(scene.dump().empty());
   scene.prepared = [&](const criu::RestoreContext& context) {
     criu::files::Plan plan(context.checkpoint);
     auto& entry = context.checkpoint.files.begin()->second;

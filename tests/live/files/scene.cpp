@@ -132,7 +132,7 @@ Look look(pid_t pid) {
   const auto base = "/proc/" + std::to_string(pid);
   for (const auto& entry : std::filesystem::directory_iterator(base + "/fdinfo")) {
     const std::string number = entry.path().filename();
-    auto link = std::filesystem::read_symlink(base + "/fd/" + number).string();
+    auto link = std::filesystem::read_symlink(std::string(base).append("/fd/").append(number)).string();
     auto text = link + "\n" + slurp(entry.path());
     text = std::regex_replace(text, changing, "");
     // The targets of an epoll descriptor come in the order of addresses in the kernel.

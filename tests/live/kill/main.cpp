@@ -203,7 +203,7 @@ class Killing {
       there += all_or_nothing(status, when) ? 1 : 0;
       for (const auto& file : listing()) {
         if (files.count(file) == 0) {
-          throw Failure{when + ": " + file + " is left"};
+          throw Failure{std::string(when).append(": ").append(file).append(" is left")};
         }
       }
       if (text_of("/proc/self/mountinfo") != mounts) {
@@ -221,7 +221,7 @@ class Killing {
 
  private:
   std::string place(const std::string& name) const {
-    const auto path = scratch_ + "/" + name;
+    auto path = scratch_ + "/" + name;
     fs::create_directories(path);
     return path;
   }
@@ -350,7 +350,7 @@ class Killing {
         continue;
       }
       if (line.find("/dev/zero (deleted)") == std::string::npos) {
-        throw Failure{when + ": a mapping came: " + line};
+        throw Failure{std::string(when).append(": a mapping came: ").append(line)};
       }
       ++leftovers_;
     }

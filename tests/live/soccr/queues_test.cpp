@@ -195,7 +195,7 @@ TEST_CASE("negotiated options", "[options]") {
     }
   };
   const auto move_and_talk = [&](lab::Pair& pair) {
-    const auto saved = take(pair.host);
+    auto saved = take(pair.host);
     auto socket = put(wire, saved, pair.host);
     const auto again = socket.save();
     CHECK(again.fields().options == saved.fields().options);
@@ -326,6 +326,7 @@ TEST_CASE("many threads move many connections at once", "[threads]") {
     }
   }
   std::vector<std::thread> workers;
+  workers.reserve(threads);
   for (int t = 0; t < threads; ++t) {
     workers.emplace_back([&, t] {
       try {
@@ -359,6 +360,6 @@ TEST_CASE("many threads move many connections at once", "[threads]") {
     worker.join();
   }
   for (const auto& failure : failures) {
-    CHECK(failure == "");
+    CHECK(failure.empty());
   }
 }
