@@ -18,7 +18,7 @@ import tarfile
 import time
 import unittest
 
-CRIU, SOURCE = sys.argv[1:3]
+CRIU, SOURCE = map(os.path.abspath, sys.argv[1:3])
 SAMPLES = os.path.join(os.environ.get("CRIU_SHARED", os.path.join(SOURCE, "..", "shared")), "samples")
 INSIDE = "CRIU_INTEROP_INSIDE"
 LIMIT = 20
