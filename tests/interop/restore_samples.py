@@ -34,12 +34,21 @@ def text_of(path):
         return file.read()
 
 
-def await_file(path):
+def await_(condition, what):
     until = time.monotonic() + LIMIT
-    while not os.path.exists(path):
-        assert time.monotonic() < until, f"{path} does not appear"
+    while not condition():
+        assert time.monotonic() < until, what
         time.sleep(0.005)
+
+
+def await_file(path):
+    await_(lambda: os.path.exists(path), f"{path} does not appear")
     return text_of(path)
+
+
+def await_pause(pid):
+    """A program that looks for signals only when pause(2) has been interrupted would not see one that comes before."""
+    await_(lambda: text_of(f"/proc/{pid}/syscall").split()[0] == "34", f"{pid} does not wait for a signal")
 
 
 class Samples(unittest.TestCase):
@@ -135,6 +144,7 @@ class Samples(unittest.TestCase):
         self.criu("restore", "-d", "--root", "/tmp/nsk", "--pidfile", self.images + "/pid")
         pid = int(text_of(self.images + "/pid"))
         self.addCleanup(self.end, pid)
+        await_pause(pid)
         self.check_report(pid, "/tmp/nsk/report", 11)
         self.end(pid)
 
@@ -150,15 +160,18 @@ class Samples(unittest.TestCase):
         pid = int(started.stdout)
         self.addCleanup(self.end, pid)
         self.bind_root()
+        await_pause(pid)
         self.check_report(pid, "/tmp/nsk/report", 11)
         base = self.images
         for number in range(3):
             self.images = f"{base}/{number}"
             os.mkdir(self.images)
+            await_pause(pid)
             self.criu("dump", "-t", str(pid), "--link-remap")
             self.criu("restore", "-d", "--root", "/tmp/nsk", "--pidfile", self.images + "/pid")
             pid = int(text_of(self.images + "/pid"))
             self.addCleanup(self.end, pid)
+            await_pause(pid)
             self.check_report(pid, "/tmp/nsk/report", 11)
         self.end(pid)
 
