@@ -71,7 +71,7 @@ static void test_table(void) {
   while (criu_core_feature_at(features) != NULL) {
     ++features;
   }
-  EXPECT(options == 86 && features == 45);
+  EXPECT(options == 87 && features == 45);
   EXPECT(criu_core_feature("nonsense") == -1);
   EXPECT(criu_core_feature("external_net_ns") == 1);
 }

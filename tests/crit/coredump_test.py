@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 import images
@@ -40,6 +41,13 @@ def gdb(program, core, *commands):
     return result.stdout, result.stderr
 
 
+def all_asleep(pid):
+    def state(tid):
+        with open(f"/proc/{pid}/task/{tid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rsplit(")", 1)[1].split()[0]
+    return all(state(tid) == "S" for tid in os.listdir(f"/proc/{pid}/task"))
+
+
 class Checkpoint(unittest.TestCase):
     def setUp(self):
         self.dir = tempfile.mkdtemp(prefix="coredump-test-")
@@ -60,6 +68,10 @@ class OfAProgram(Checkpoint):
             process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True)
         try:
             self.assertEqual(process.stdout.readline(), b"ready\n")
+            # Who has said so has still a way to go to where it stays.
+            until = time.monotonic() + 20
+            while not all_asleep(process.pid):
+                self.assertLess(time.monotonic(), until)
             os.mkdir(self.path("images"), 0o700)
             result = subprocess.run([CRIU, "dump", "-t", str(process.pid), "-D", self.path("images")], text=True,
                                     capture_output=True)

@@ -123,8 +123,10 @@ bool Diagnostics::is_bound(std::uint32_t device, std::uint64_t inode, const std:
   load_unix();
   const auto [begin, end] = bound_.equal_range(static_cast<std::uint32_t>(inode));
   // Layered filesystems show another device to who asks for a file.
-  return std::any_of(begin, end,
-                     [&](const auto& known) { return known.second.first == device || known.second.second == path; });
+  return std::any_of(begin, end, [&](const auto& known) {
+    return known.second.first == device ||
+           known.second.second.c_str() == path;  // NOLINT(readability-redundant-string-cstr): up to its first zero
+  });
 }
 
 const InetInfo* Diagnostics::find_inet(int family, int protocol, std::uint32_t ino) {

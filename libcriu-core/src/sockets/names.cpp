@@ -36,7 +36,8 @@ constexpr std::string_view deleted_mark = " (deleted)";
 bool is_path(const std::string& name) { return !name.empty() && name.front() != '\0'; }
 
 // The kernel counts the byte that ends a path.
-std::string path_in(const std::string& name) { return name; }
+// Up to its first zero.
+std::string path_in(const std::string& name) { return name.c_str(); }  // NOLINT(readability-redundant-string-cstr)
 
 std::string link_of(int fd) {
   std::string text(4200, '\0');

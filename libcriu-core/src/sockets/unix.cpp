@@ -34,7 +34,9 @@ std::string name_for_people(const std::string& name) {
   if (name.empty()) {
     return "unnamed";
   }
-  return name.front() == '\0' ? "@" + name.substr(1) : std::string(name);
+  // A path goes up to its first zero.
+  return name.front() == '\0' ? "@" + name.substr(1)
+                              : std::string(name.c_str());  // NOLINT(readability-redundant-string-cstr)
 }
 
 // ---- dump -----------------------------------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ std::string hear_postgres(int fd) {
     } else if (head[0] == 'E') {
       heard += "error " + body;
     } else if (head[0] == 'C') {
-      heard += std::string(body) + ";";
+      heard += std::string(body.c_str()) + ";";  // NOLINT(readability-redundant-string-cstr): up to its first zero
     } else if (head[0] == 'Z') {
       return heard + body;  // I: idle, T: in a transaction, E: in a failed one
     }
