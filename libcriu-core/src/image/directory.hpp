@@ -2,6 +2,7 @@
 // The directory a checkpoint lives in.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -15,6 +16,15 @@ class Directory {
  public:
   explicit Directory(const std::string& path);
   explicit Directory(base::Fd fd) : fd_(std::move(fd)) {}
+
+  // From now on files to be read are opened this way: their path to a descriptor, or none and errno.
+  using Opener = std::function<base::Fd(const std::string&)>;
+  void open_through(Opener opener) { opener_ = std::move(opener); }
+  // One of them by its path. Empty, with errno, if that does not work.
+  base::Fd open_file(const std::string& path) const;
+
+  // A directory in it; an Error if there is none.
+  Directory below(const std::string& name) const;
 
   // From now on images are written through it.
   void write_through(Outbox& outbox) { outbox_ = &outbox; }
@@ -48,6 +58,7 @@ class Directory {
  private:
   base::Fd fd_;
   Outbox* outbox_ = nullptr;
+  Opener opener_;
 };
 
 }  // namespace criu::image

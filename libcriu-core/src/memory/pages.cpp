@@ -79,8 +79,8 @@ void Pagemap::close_files() {
 
 void Pagemap::open_files(const image::Directory& dir) {
   for (auto& file : files_) {
-    file.fd =
-        base::Fd(check(::openat(dir.fd(), file.path.c_str(), O_RDONLY | O_CLOEXEC), "open pages image", file.path));
+    file.fd = dir.open_file(file.path);
+    check(file.fd.get(), "open pages image", file.path);
   }
 }
 
@@ -98,7 +98,7 @@ void Pagemap::add(const image::Directory& dir, const image::Type& type, std::uin
     throw Error("corrupt image", reader->name() + ": no head", 0);
   }
   const auto pages_name = image::file_name(image::type::pages, head.pages_id());
-  base::Fd pages(::openat(dir.fd(), pages_name.c_str(), O_RDONLY | O_CLOEXEC));
+  auto pages = dir.open_file(pages_name);
   struct stat st {};
   if (pages) {
     check(::fstat(pages.get(), &st), "stat image", pages_name);
@@ -123,9 +123,7 @@ void Pagemap::add(const image::Directory& dir, const image::Type& type, std::uin
         if (way.size() == longest_chain * parent_step.size()) {
           throw Error("corrupt checkpoint", "the chain of parent images has no end", 0);
         }
-        base::Fd fd(check(::openat(dir.fd(), "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open parent images",
-                          reader->name()));
-        parent.add(image::Directory(std::move(fd)), type, number, way + std::string(parent_step), false);
+        parent.add(dir.below("parent"), type, number, way + std::string(parent_step), false);
         parent_read = true;
       }
       take_from_parent(parent.runs_, pages ? 1 : 0, entry, reader->name(), runs_);
