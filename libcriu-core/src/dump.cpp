@@ -21,6 +21,7 @@
 #include "namespaces/net.hpp"
 #include "namespaces/net_firewall.hpp"
 #include "namespaces/time.hpp"
+#include "namespaces/user.hpp"
 #include "namespaces/uts.hpp"
 #include "options_table.hpp"
 #include "outside.hpp"
@@ -150,7 +151,8 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
   DumpContext context{.options = options,
                       .images = images,
                       .cgroups = &cgroups,
-                      .mounts = home.own_mounts() ? &home.mount_sources() : nullptr};
+                      .mounts = home.own_mounts() ? &home.mount_sources() : nullptr,
+                      .users = &home.users()};
   // A tree that goes on need not wait for the disk, unless a script is to see it frozen.
   const bool early =
       options.final_state == FinalState::running && options.action_scripts.empty() && options.listener == nullptr;
@@ -205,6 +207,7 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
     namespaces::save_mounts(context);
   }
   cgroups.save(images, freezer.frozen_before());
+  namespaces::save_users(context, all.ids.root().user_ns_id());
   namespaces::save_uts(images, all.ids.root(), all.ids.own());
   namespaces::save_clocks(images, root, all.ids.root(), all.ids.own());
   stop_at_obstacles(context);

@@ -13,6 +13,7 @@
 #include "base/error.hpp"
 #include "image/directory.hpp"
 #include "memory/sysv.hpp"
+#include "namespaces/user.hpp"
 #include "options.hpp"
 #include "worker.hpp"
 
@@ -49,7 +50,8 @@ struct DumpContext {
     }
   }
   const namespaces::Cgroups* cgroups = nullptr;
-  const namespaces::MountSources* mounts = nullptr;  // of a tree that has them for itself
+  const namespaces::MountSources* mounts = nullptr;           // of a tree that has them for itself
+  const namespaces::Users* users = &namespaces::our_users();  // which user here is which to the tree
   // Of this dump; names what outlives it.
   std::string run_id = new_run_id();
   // For what needs no ptrace.

@@ -16,7 +16,9 @@
 #include "namespaces/ipc.hpp"
 #include "namespaces/restored_cgroups.hpp"
 #include "namespaces/restored_home.hpp"
+#include "namespaces/steward.hpp"
 #include "namespaces/time.hpp"
+#include "namespaces/user.hpp"
 #include "outside.hpp"
 #include "plugins.hpp"
 #include "restore_context.hpp"
@@ -25,6 +27,7 @@
 #include "stats.hpp"
 #include "task/handover.hpp"
 #include "task/master.hpp"
+#include "task/objects.hpp"
 #include "task/rebirth.hpp"
 
 namespace criu {
@@ -54,6 +57,7 @@ void bring_to_life(RestoreContext& context, task::Master& master, task::Handover
 
   master.wait(restorer::Stage::rebuilt);
   context.cgroups->place_threads();
+  task::schedule_threads(context);
   handover.attach();
   outside::open_gate(restorer::Stage::rebuilt);
   master.wait(restorer::Stage::ready);
@@ -104,13 +108,20 @@ pid_t restore(const Options& options) {
   run_scripts(options, Event::pre_restore, {context.images.fd(), 0});
   namespaces::RestoredCgroups cgroups(context);
   context.cgroups = &cgroups;
+  namespaces::RestoredUsers users(context);
+  context.users = &users;
   task::Master master(context, family);  // the memory shared with the tasks, the gates of the stages
   family.study_memories(context);
   Plugins loaded(options, CR_PLUGIN_STAGE__RESTORE, context.images.fd());
   loaded.require(checkpoint.inventory);
   plugins::tell(CR_PLUGIN_HOOK__RESTORE_INIT);
   context.objects.inherited = files::InheritedFds(context);
-  context.shared_objects.restore(context);
+  users.make(context);
+  const auto steward = users.own() ? std::make_unique<namespaces::Steward>(context) : nullptr;
+  if (steward != nullptr) {
+    context.images.open_through([&steward](const std::string& path) { return steward->open_image(path); });
+  }
+  users.run([&] { context.shared_objects.restore(context); });
   cgroups.make();
   namespaces::RestoredIpc ipc(context);
   namespaces::RestoredHome home(context, ipc);
@@ -122,9 +133,15 @@ pid_t restore(const Options& options) {
   const Stopwatch forking;
   master.expect_us(restorer::Stage::forked);
   const auto root = [&] {
-    const namespaces::RestoredClocks clocks(context.images, checkpoint);
     const auto inside = ipc.enter();
-    return master.start(options.sibling, home.own_pids());
+    pid_t born = 0;
+    users.run(
+        [&] {
+          const namespaces::RestoredClocks clocks(context.images, checkpoint);
+          born = master.start(options.sibling || users.own(), home.own_pids());
+        },
+        options.sibling);
+    return born;
   }();
   const ScriptContext scripts{context.images.fd(), root};
   const auto announce = [&](Event event) {

@@ -20,6 +20,8 @@ namespace criu {
 namespace namespaces {
 class RestoredCgroups;
 class RestoredMounts;
+class Users;
+const Users& our_users();
 }  // namespace namespaces
 
 struct RestoreContext {
@@ -39,6 +41,7 @@ struct RestoreContext {
   memory::SharedObjects shared_objects;
   namespaces::RestoredCgroups* cgroups = nullptr;
   const namespaces::RestoredMounts* mounts = nullptr;  // of a tree that has them for itself
+  const namespaces::Users* users = &namespaces::our_users();
 
   // Moves a descriptor out of the way of the restored ones.
   base::Fd internal(base::Fd fd) const;

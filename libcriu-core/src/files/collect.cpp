@@ -178,7 +178,7 @@ images::fd_types Collector::save(Description& description, std::uint32_t id) {
   entry.set_type(kind->type);
   entry.set_id(id);
   if (kind->owner != nullptr) {
-    save_owner(description.own, *kind->owner(entry));
+    save_owner(context_, description.own, *kind->owner(entry));
   }
   kind->save(saver_, description, entry);
   if (kind->type == images::REG && shareable(description.stat)) {

@@ -24,7 +24,7 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
   images::file_entry path;
   path.set_type(images::REG);
   path.set_id(saver.new_file_id());
-  save_owner(description.own, *path.mutable_reg()->mutable_fown());
+  save_owner(saver.dump(), description.own, *path.mutable_reg()->mutable_fown());
   save_path(saver, description, path);
   saver.put(path);
   fifo.set_regf_id(path.id());

@@ -184,7 +184,7 @@ namespace {
 // As whoever opened the file did, but without waiting. Its owner was told then; not again.
 void break_lease(int fd, std::uint32_t target, const std::string& what) {
   images::fown_entry owner;
-  save_owner(fd, owner);
+  read_owner(fd, owner);
   f_owner_ex nobody{F_OWNER_PID, 0};
   check(::fcntl(fd, F_SETOWN_EX, &nobody), "set the owner of", what);
   const int mode = target == F_RDLCK ? O_RDONLY : O_WRONLY;

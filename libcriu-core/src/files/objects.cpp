@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include "base/error.hpp"
+#include "namespaces/user.hpp"
 #include "restore_context.hpp"
 
 namespace criu::files {
@@ -13,7 +14,7 @@ void prepare(RestoreContext& context) {
   context.objects.fifo_queues = Queues(context, image::type::fifo_data);
   context.objects.locks = Locks(context);
   context.objects.bpf_maps = read_bpf_maps(context.images);
-  context.objects.remaps = Remaps(context);
+  context.users->run([&] { context.objects.remaps = Remaps(context); });
   context.objects.terminals = Terminals(context);
   if (auto reader = context.images.open(image::type::sk_queues)) {
     context.objects.socket_queues =

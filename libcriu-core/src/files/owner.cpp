@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/error.hpp"
+#include "namespaces/user.hpp"
 
 namespace criu::files {
 
@@ -19,7 +20,7 @@ namespace {
 
 }  // namespace
 
-void save_owner(int fd, images::fown_entry& owner) {
+void read_owner(int fd, images::fown_entry& owner) {
   f_owner_ex who{};
   // O_PATH descriptors have no owner, and say so.
   if (::fcntl(fd, F_GETOWN_EX, &who) < 0) {
@@ -38,6 +39,14 @@ void save_owner(int fd, images::fown_entry& owner) {
   owner.set_signum(static_cast<std::uint32_t>(signo));
   owner.set_pid_type(who.pid != 0 ? static_cast<std::uint32_t>(who.type) : 0);
   owner.set_pid(static_cast<std::uint32_t>(who.pid));
+}
+
+void save_owner(const DumpContext& dump, int fd, images::fown_entry& owner) {
+  read_owner(fd, owner);
+  if (owner.pid() != 0) {  // else there are no ids
+    owner.set_uid(dump.users->user(owner.uid()));
+    owner.set_euid(dump.users->user(owner.euid()));
+  }
 }
 
 void restore_owner(int fd, const images::fown_entry& owner) {

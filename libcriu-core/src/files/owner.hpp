@@ -4,9 +4,14 @@
 
 #include <fown.pb.h>
 
+#include "dump_context.hpp"
+
 namespace criu::files {
 
-void save_owner(int fd, images::fown_entry& owner);
+// Of a file of the tree, its ids as they are there.
+void save_owner(const DumpContext&, int fd, images::fown_entry& owner);
+// As they are here.
+void read_owner(int fd, images::fown_entry& owner);
 void restore_owner(int fd, const images::fown_entry& owner);
 
 }  // namespace criu::files

@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "files/owner.hpp"
+#include "namespaces/steward.hpp"
 #include "restore_context.hpp"
 
 namespace criu::files {
@@ -122,8 +123,12 @@ void Plan::make(RestoreContext& context, const TaskImage& task) {
 
 base::Fd Plan::fetch_from(const RestoreContext& context, Slot slot, const std::string& what) {
   const base::Fd pidfd(static_cast<int>(check(::syscall(SYS_pidfd_open, slot.pid, 0), "open pidfd for", what)));
-  return context.internal(base::Fd(
-      static_cast<int>(check(::syscall(SYS_pidfd_getfd, pidfd.get(), slot.fd, 0), "fetch descriptor for", what))));
+  base::Fd fd(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), slot.fd, 0)));
+  if (const auto* steward = namespaces::Steward::current(); !fd && errno == EPERM && steward != nullptr) {
+    fd = steward->fetch(pidfd.get(), slot.fd);  // from who has just changed its user
+  }
+  check(fd.get(), "fetch descriptor for", what);
+  return context.internal(std::move(fd));
 }
 
 base::Fd Plan::fetch_slot(const RestoreContext& context, std::uint32_t slot, const std::string& what) const {

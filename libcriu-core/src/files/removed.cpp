@@ -18,6 +18,7 @@
 #include "files/regular.hpp"
 #include "files/saver.hpp"
 #include "log.hpp"
+#include "namespaces/user.hpp"
 #include "restore_context.hpp"
 
 namespace criu::files {
@@ -121,7 +122,8 @@ void Removed::save_ghost(Saver& saver, const Nameless& file) {
                 "it is removed, so its contents have to go into the image; --ghost-limit sets how much may");
   }
   const auto id = static_cast<std::uint32_t>(ghosts_.size() + 1);
-  const auto ghost = describe(file);
+  auto ghost = describe(file);
+  saver.dump().users->translate(ghost);
   auto writer = saver.dump().images.create(image::type::ghost_file, id);
   writer.write(ghost);
   if (S_ISREG(file.stat.st_mode) && file.stat.st_size > 0 && !saver.dump().look_only) {
@@ -156,8 +158,16 @@ void Removed::save_link(Saver& saver, const Nameless& file) {
   std::string name;
   for (auto directory = directory_of(file.place.path);; directory = directory_of(directory)) {
     name = fmt::format("{}/link_remap.{}", directory == "/" ? "" : directory, entry.id());
-    if (::linkat(AT_FDCWD, fmt::format("/proc/self/fd/{}", file.fd).c_str(), file.place.root,
-                 file.place.with(name).name(), AT_SYMLINK_FOLLOW) == 0) {
+    const auto link = [&] {
+      errno = 0;
+      return ::linkat(AT_FDCWD, fmt::format("/proc/self/fd/{}", file.fd).c_str(), file.place.root,
+                      file.place.with(name).name(), AT_SYMLINK_FOLLOW);
+    };
+    int linked = link();
+    if (linked < 0 && errno == EOVERFLOW) {  // where root is nobody
+      saver.dump().users->run([&] { linked = link(); });
+    }
+    if (linked == 0) {
       break;
     }
     if (errno != ENOENT || directory == "/") {

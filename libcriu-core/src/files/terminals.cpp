@@ -21,6 +21,7 @@
 #include "files/regular.hpp"
 #include "files/tty_device.hpp"
 #include "log.hpp"
+#include "namespaces/user.hpp"
 #include "restore_context.hpp"
 
 namespace criu::files {
@@ -277,6 +278,8 @@ void restore_node(const RestoreContext& context, int master, const images::tty_i
   } else {
     return;
   }
+  uid = context.users->user_outside(uid);
+  gid = context.users->group_outside(gid);
   struct stat now {};
   check(::fstat(node.get(), &now), "stat the slave of", what);
   if (now.st_uid != uid || now.st_gid != gid) {

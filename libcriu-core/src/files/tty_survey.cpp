@@ -152,8 +152,8 @@ TtySurvey::Met TtySurvey::look(Saver& saver, const Description& description, Key
   info.set_pgrp(0);
   info.set_rdev(tty_number(description.stat.st_rdev));
   info.set_dev(tty_number(description.stat.st_dev));
-  info.set_uid(description.stat.st_uid);
-  info.set_gid(description.stat.st_gid);
+  info.set_uid(saver.dump().users->user(description.stat.st_uid));
+  info.set_gid(saver.dump().users->group(description.stat.st_gid));
   met.fd = base::Fd(check(::fcntl(description.own, F_DUPFD_CLOEXEC, 0), "copy", what));
   if (met.kind != TtyClass::master && is_external(saver.dump().options, tty_key(info.rdev(), info.dev()))) {
     info.set_type(images::EXT_TTY);
@@ -289,8 +289,8 @@ void TtySurvey::complete_master(Saver& saver, Met& met) {
       refuse_outside_user(met);
     }
     auto& node = *met.info.mutable_extension()->mutable_node();
-    node.set_uid(met.node.st_uid);
-    node.set_gid(met.node.st_gid);
+    node.set_uid(saver.dump().users->user(met.node.st_uid));
+    node.set_gid(saver.dump().users->group(met.node.st_gid));
     node.set_mode(met.node.st_mode);
   }
   if (!saver.dump().look_only) {

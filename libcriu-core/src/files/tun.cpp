@@ -28,7 +28,7 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
   images::file_entry file;
   file.set_type(images::REG);
   file.set_id(entry.id());
-  save_owner(description.own, *file.mutable_reg()->mutable_fown());
+  save_owner(saver.dump(), description.own, *file.mutable_reg()->mutable_fown());
   save_path(saver, description, file);
   saver.put(file);
 }

@@ -18,6 +18,7 @@
 #include "dump_context.hpp"
 #include "files/common.hpp"
 #include "memory/pages.hpp"
+#include "namespaces/steward.hpp"
 #include "restore_context.hpp"
 
 namespace criu::memory {
@@ -55,6 +56,19 @@ int create_memfd(const char* name, unsigned flags, bool no_exec) {
   return fd >= 0 || errno != EINVAL || no_exec ? fd : ::memfd_create(name, flags);
 }
 
+}  // namespace
+
+base::Fd open_own_mapping(std::uint64_t start, std::uint64_t end, int mode) {
+  const auto range = fmt::format("{:x}-{:x}", start, end);
+  base::Fd fd(::open(("/proc/self/map_files/" + range).c_str(), mode | O_CLOEXEC));
+  if (const auto* steward = namespaces::Steward::current(); !fd && errno == EPERM && steward != nullptr) {
+    fd = steward->open_mapping(range, mode);
+  }
+  return fd;
+}
+
+namespace {
+
 // Looks like any other shared anonymous memory, which a memfd would not: mapped by us for a moment and opened there.
 base::Fd create_anonymous(std::uint64_t size, unsigned huge_flags, const std::string& what) {
   const auto code = huge_flags >> huge_shift & 63;
@@ -68,9 +82,9 @@ base::Fd create_anonymous(std::uint64_t size, unsigned huge_flags, const std::st
     throw Error("make", what, errno);
   }
   const auto start = reinterpret_cast<std::uintptr_t>(at);
-  return base::Fd(
-      check(::open(fmt::format("/proc/self/map_files/{:x}-{:x}", start, start + length).c_str(), O_RDWR | O_CLOEXEC),
-            "open", what, "needs CAP_CHECKPOINT_RESTORE"));
+  auto fd = open_own_mapping(start, start + length, O_RDWR);
+  check(fd.get(), "open", what, "needs CAP_CHECKPOINT_RESTORE");
+  return fd;
 }
 
 // hugetlbfs has no write.
@@ -409,8 +423,8 @@ std::uint32_t ObjectSaver::save(int fd, const struct stat& stat, const std::stri
   }
   images::memfd_inode_entry entry;
   entry.set_name(object_name(link));
-  entry.set_uid(stat.st_uid);
-  entry.set_gid(stat.st_gid);
+  entry.set_uid(dump_.users->user(stat.st_uid));
+  entry.set_gid(dump_.users->group(stat.st_gid));
   entry.set_mode(stat.st_mode);
   entry.set_size(static_cast<std::uint64_t>(stat.st_size));
   entry.set_shmid(shmid);

@@ -22,6 +22,9 @@ struct RestoreContext;
 
 namespace memory {
 
+// What this process has mapped there, as a file. Empty, with errno.
+base::Fd open_own_mapping(std::uint64_t start, std::uint64_t end, int mode);
+
 // All objects of a checkpoint, made and filled by the master before the first task.
 class SharedObjects {
  public:

@@ -40,6 +40,15 @@ Home::Home(pid_t root) : root_(root), ours_(links_of(procfs::Task(::getpid()))),
   }
   const procfs::Task task(root);
   theirs_ = links_of(task);
+  if (apart("user")) {
+    if (const auto foreign = foreign_namespaces(task); !foreign.empty()) {
+      throw Error("cannot dump", fmt::format("task {} has a user namespace of its own", root), 0,
+                  fmt::format("this version dumps one together with namespaces that belong to it, and these do not: {}",
+                              foreign));
+    }
+    users_ = Users(task);
+    mount_sources_.users = &users_;
+  }
   if (apart("net")) {
     network_ = task.open("ns/net", O_RDONLY | O_CLOEXEC);
   }
@@ -148,7 +157,7 @@ std::string Home::visit(const std::function<std::string(pid_t root)>& work, cons
                            }
                            if (apart("mnt")) {
                              mount_sources_.mounts = kernel::parse_mountinfo(root.read("mountinfo"));
-                             mount_sources_.tmpfs = open_tmpfs_roots(mount_sources_.mounts);
+                             mount_sources_.tmpfs = open_tmpfs_roots(mount_sources_.mounts, &users_);
                            }
                            if (!proc_is_good()) {
                              see_own_proc();

@@ -8,6 +8,7 @@
 #include "base/fd.hpp"
 #include "kernel/procfs.hpp"
 #include "namespaces/mount_sources.hpp"
+#include "namespaces/user.hpp"
 #include "outside.hpp"
 
 namespace criu::namespaces {
@@ -23,7 +24,8 @@ void see_own_proc();
 
 class Home {
  public:
-  // An Error if the root of the tree is not the init of a pid namespace that it does not share with us.
+  // An Error if the root of the tree is not the init of a pid namespace that it does not share with us, or has a user
+  // namespace and shares others with us that matter to its users.
   explicit Home(pid_t root);
 
   // Those of this process.
@@ -36,6 +38,7 @@ class Home {
   void kill_root() const;
   void await_end() const;
   bool own_mounts() const { return apart("mnt"); }
+  const Users& users() const { return users_; }
   // In the deputy: what there is to know of the mounts.
   MountSources& mount_sources() const { return mount_sources_; }
   // The work is given the root's pid where it is done: in this process, or in a deputy that is in the tree's pid,
@@ -50,6 +53,7 @@ class Home {
   Links ours_, theirs_;
   pid_t root_there_;
   mutable MountSources mount_sources_;
+  Users users_;
   base::Fd network_;
   base::Fd pidfd_;  // of a root in a pid namespace of its own
 };

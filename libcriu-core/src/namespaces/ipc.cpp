@@ -15,6 +15,7 @@
 
 #include "namespaces/ipc_queues.hpp"
 #include "namespaces/ipc_variables.hpp"
+#include "namespaces/user.hpp"
 #include "restore_context.hpp"
 
 namespace criu::namespaces {
@@ -113,7 +114,7 @@ void save_ipc(DumpContext& dump, memory::ObjectSaver& objects, const procfs::Tas
   save_own(dump, objects, id);
 }
 
-RestoredIpc::RestoredIpc(const RestoreContext& context) {
+RestoredIpc::RestoredIpc(const RestoreContext& context) : users_(context.users) {
   const auto& ids = context.checkpoint.root().ids;
   const auto id = ids.ipc_ns_id();
   if (id == context.checkpoint.inventory.root_ids().ipc_ns_id()) {
@@ -123,15 +124,15 @@ RestoredIpc::RestoredIpc(const RestoreContext& context) {
     return;
   }
   const auto before = current_ipc();
-  check(::unshare(CLONE_NEWIPC), "make", "an IPC namespace");
-  try {
+  struct Back {
+    int ns;
+    ~Back() { ::setns(ns, CLONE_NEWIPC); }
+  } const back{before.get()};
+  users_->run([&] {
+    check(::unshare(CLONE_NEWIPC), "make", "an IPC namespace");
     own_ = context.internal(current_ipc());
     make(context, id);
-  } catch (...) {
-    ::setns(before.get(), CLONE_NEWIPC);
-    throw;
-  }
-  check(::setns(before.get(), CLONE_NEWIPC), "leave", "the IPC namespace of the tree");
+  });
 }
 
 void RestoredIpc::make(const RestoreContext& context, std::uint32_t ns_id) {
@@ -145,10 +146,12 @@ void RestoredIpc::make(const RestoreContext& context, std::uint32_t ns_id) {
 
 void RestoredIpc::settle() const {
   const auto inside = enter();
-  segments_.remove_removed();
-  if (own_) {
-    force_removal(variables_);
-  }
+  users_->run([this] {
+    segments_.remove_removed();
+    if (own_) {
+      force_removal(variables_);
+    }
+  });
 }
 
 }  // namespace criu::namespaces

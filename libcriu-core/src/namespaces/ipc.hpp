@@ -12,6 +12,8 @@
 
 namespace criu::namespaces {
 
+class Users;
+
 // While it lives this thread is in another IPC namespace.
 class InsideIpc {
  public:
@@ -45,6 +47,7 @@ class RestoredIpc {
  private:
   void make(const RestoreContext&, std::uint32_t ns_id);
 
+  const Users* users_;
   base::Fd own_;
   images::ipc_var_entry variables_;
   RestoredSegments segments_;

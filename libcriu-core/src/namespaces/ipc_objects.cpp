@@ -13,12 +13,12 @@ namespace criu::namespaces {
 using base::check;
 using base::Error;
 
-void save_desc(const ipc_perm& perm, int id, images::ipc_desc_entry& desc) {
+void save_desc(const Users& users, const ipc_perm& perm, int id, images::ipc_desc_entry& desc) {
   desc.set_key(static_cast<std::uint32_t>(perm.__key));
-  desc.set_uid(perm.uid);
-  desc.set_gid(perm.gid);
-  desc.set_cuid(perm.cuid);
-  desc.set_cgid(perm.cgid);
+  desc.set_uid(users.user(perm.uid));
+  desc.set_gid(users.group(perm.gid));
+  desc.set_cuid(users.user(perm.cuid));
+  desc.set_cgid(users.group(perm.cgid));
   desc.set_mode(perm.mode);
   desc.set_id(static_cast<std::uint32_t>(id));
 }

@@ -10,10 +10,12 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "namespaces/user.hpp"
 
 namespace criu::namespaces {
 
-void save_desc(const ipc_perm& perm, int id, images::ipc_desc_entry& desc);
+// The ids in it as they are to the tree.
+void save_desc(const Users&, const ipc_perm& perm, int id, images::ipc_desc_entry& desc);
 
 // "segment 3 (key 0x1234)", for messages.
 std::string name_object(const char* kind, const images::ipc_desc_entry& desc);

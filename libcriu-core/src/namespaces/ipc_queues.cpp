@@ -53,9 +53,9 @@ class MessageBuffer {
   std::vector<std::byte> bytes_;
 };
 
-void save_queue(image::Writer& image, int id, const msqid_ds& queue, MessageBuffer& buffer) {
+void save_queue(const Users& users, image::Writer& image, int id, const msqid_ds& queue, MessageBuffer& buffer) {
   images::ipc_msg_entry entry;
-  save_desc(queue.msg_perm, id, *entry.mutable_desc());
+  save_desc(users, queue.msg_perm, id, *entry.mutable_desc());
   entry.set_qbytes(static_cast<std::uint32_t>(queue.msg_qbytes));
   entry.set_qnum(static_cast<std::uint32_t>(queue.msg_qnum));
   image.write(entry);
@@ -101,9 +101,9 @@ void restore_queue(image::Reader& reader, const images::ipc_msg_entry& entry) {
   }
 }
 
-void save_set(image::Writer& image, int id, const semid_ds& set) {
+void save_set(const Users& users, image::Writer& image, int id, const semid_ds& set) {
   images::ipc_sem_entry entry;
-  save_desc(set.sem_perm, id, *entry.mutable_desc());
+  save_desc(users, set.sem_perm, id, *entry.mutable_desc());
   entry.set_nsems(static_cast<std::uint32_t>(set.sem_nsems));
   image.write(entry);
   std::vector<unsigned short> values(padded(set.sem_nsems * sizeof(unsigned short)) / sizeof(unsigned short));
@@ -149,7 +149,7 @@ void save_message_queues(DumpContext& dump, std::uint32_t ns_id) {
     msqid_ds queue{};
     const int id = ::msgctl(index, MSG_STAT, &queue);
     if (id >= 0) {
-      dump.attempt([&] { save_queue(image, id, queue, buffer); });
+      dump.attempt([&] { save_queue(*dump.users, image, id, queue, buffer); });
     }
   }
   image.finish();
@@ -174,7 +174,7 @@ void save_semaphores(DumpContext& dump, std::uint32_t ns_id) {
     argument.set = &set;
     const int id = ::semctl(index, 0, SEM_STAT, argument);
     if (id >= 0) {
-      dump.attempt([&] { save_set(image, id, set); });
+      dump.attempt([&] { save_set(*dump.users, image, id, set); });
     }
   }
   image.finish();

@@ -52,8 +52,7 @@ class Attached {
     const auto start = reinterpret_cast<std::uintptr_t>(at_);
     base::Fd file;
     for (const std::uint64_t page : {memory::page_size, std::uint64_t{2} << 20, std::uint64_t{1} << 30}) {
-      const auto path = fmt::format("/proc/self/map_files/{:x}-{:x}", start, start + round_up(size, page));
-      file = base::Fd(::open(path.c_str(), mode | O_CLOEXEC));
+      file = memory::open_own_mapping(start, start + round_up(size, page), mode);
       if (file || errno != ENOENT) {
         break;
       }
@@ -95,7 +94,7 @@ class SegmentSaver {
 
   void save(int id, const shmid_ds& segment) {
     images::ipc_shm_entry entry;
-    save_desc(segment.shm_perm, id, *entry.mutable_desc());
+    save_desc(*dump_.users, segment.shm_perm, id, *entry.mutable_desc());
     entry.set_size(segment.shm_segsz);
     const auto what = name_object("System V segment", entry.desc());
     const auto seen = dump_.segments.all().find(static_cast<std::uint32_t>(id));

@@ -20,6 +20,7 @@
 #include "base/error.hpp"
 #include "files/common.hpp"
 #include "kernel/mounts.hpp"
+#include "namespaces/user.hpp"
 
 namespace criu::namespaces {
 
@@ -128,9 +129,13 @@ std::map<int, base::Fd> uncover_all(const std::vector<Mount>& mounts, int proc) 
   return roots;
 }
 
-// In a thread, whose root and mounts can be others than those of this process.
+// In a thread, whose root and mounts can be others than those of this process; or in a process of the tree's users,
+// whose copies of mounts are only theirs to change.
 template <typename Work>
-void apart(Work work) {
+void apart(const Users* users, Work work) {
+  if (users != nullptr && users->own()) {
+    return users->run(work);
+  }
   std::exception_ptr failure;
   std::thread thread([&] {
     try {
@@ -147,10 +152,10 @@ void apart(Work work) {
 
 }  // namespace
 
-std::map<int, base::Fd> open_tmpfs_roots(const std::vector<Mount>& mounts) {
+std::map<int, base::Fd> open_tmpfs_roots(const std::vector<Mount>& mounts, const Users* users) {
   std::map<int, base::Fd> roots;
   const auto proc = open_proc();
-  apart([&] { roots = uncover_all(mounts, proc.get()); });
+  apart(users, [&] { roots = uncover_all(mounts, proc.get()); });
   return roots;
 }
 
@@ -170,7 +175,7 @@ void MountSources::note(const procfs::Task& task) {
   }
   const auto ns = task.open("ns/mnt", O_RDONLY | O_CLOEXEC);
   const auto proc = open_proc();
-  apart([&] {
+  apart(users, [&] {
     check(::unshare(CLONE_FS), "have a root of its own");
     check(::setns(ns.get(), CLONE_NEWNS), "enter the mounts of", "task " + std::to_string(task.pid()));
     space.root = base::Fd(check(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", "/"));

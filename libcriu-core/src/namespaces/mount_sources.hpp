@@ -17,6 +17,8 @@
 
 namespace criu::namespaces {
 
+class Users;
+
 // A mount namespace of the tree that is not the root's.
 struct MountSpace {
   std::string link;  // "mnt:[4026532254]"
@@ -26,6 +28,7 @@ struct MountSpace {
 };
 
 struct MountSources {
+  const Users* users = nullptr;
   std::map<int, base::Fd> tmpfs;  // their roots, by the id of the mount
   dev_t outer_devpts = 0;         // the instance of /dev/pts where the dump was started
   std::optional<OuterMounts> outer;
@@ -46,6 +49,6 @@ struct MountSources {
 
 // While this process is in the very mount namespace. They show all that is in the file systems, whatever is mounted
 // over it.
-std::map<int, base::Fd> open_tmpfs_roots(const std::vector<kernel::Mount>&);
+std::map<int, base::Fd> open_tmpfs_roots(const std::vector<kernel::Mount>&, const Users*);
 
 }  // namespace criu::namespaces

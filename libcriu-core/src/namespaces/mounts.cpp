@@ -160,6 +160,7 @@ class Saver {
     if (mount.type == "devpts" && mount.dev != outer_devpts()) {
       options += options.empty() ? "newinstance" : ",newinstance";
     }
+    options = context_.users->own() ? translated(options) : options;
     set_root(mount.root, entry);
     entry.set_mountpoint(mount.point);
     entry.set_source(mount.source);
@@ -170,6 +171,21 @@ class Saver {
       entry.set_ext_key(key);
     }
     return entry;
+  }
+
+  // The kernel tells whose files are from outside.
+  std::string translated(const std::string& options) const {
+    std::string all;
+    for (auto option : options_in(options)) {
+      const auto equals = option.find('=');
+      const auto key = option.substr(0, equals);
+      if (key == "uid" || key == "gid") {
+        const auto id = static_cast<std::uint32_t>(std::stoul(option.substr(equals + 1)));
+        option = fmt::format("{}={}", key, key == "uid" ? context_.users->user(id) : context_.users->group(id));
+      }
+      all += (all.empty() ? "" : ",") + option;
+    }
+    return all;
   }
 
   static void set_root(const std::string& root, images::mnt_entry& entry) {
@@ -312,7 +328,8 @@ class Saver {
       } else if (!context_.look_only) {
         const auto file = context_.images.create_raw(image::type::tmpfs_dev, entry.root_dev());
         const auto& shown = mounts_[found->second];
-        tarball::write(contents_of(shown.id), file.get(), "the contents of " + shown.point);
+        context_.users->run(
+            [&] { tarball::write(contents_of(shown.id), file.get(), "the contents of " + shown.point); });
       }
     }
   }

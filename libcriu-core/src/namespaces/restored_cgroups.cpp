@@ -20,6 +20,7 @@
 #include "log.hpp"
 #include "namespaces/cgroup_setter.hpp"
 #include "namespaces/cgroups.hpp"
+#include "namespaces/user.hpp"
 #include "task/master.hpp"
 
 namespace criu::namespaces {
@@ -475,6 +476,9 @@ base::Fd RestoredCgroups::make_namespace() const {
       if (error == 0 && ::write(processes_.at({hierarchy, path}).get(), "0", 1) < 0) {
         error = errno;
       }
+    }
+    if (error == 0 && context_.users->own() && ::setns(context_.users->ns(), CLONE_NEWUSER) != 0) {
+      error = errno;
     }
     if (error == 0 && ::unshare(CLONE_NEWCGROUP) != 0) {
       error = errno;

@@ -12,6 +12,7 @@
 #include "namespaces/home.hpp"
 #include "namespaces/restored_cgroups.hpp"
 #include "namespaces/tarball.hpp"
+#include "namespaces/user.hpp"
 #include "namespaces/uts.hpp"
 #include "task/ids.hpp"
 #include "task/tree.hpp"
@@ -75,10 +76,35 @@ void RestoredHome::populate(const RestoredIpc& ipc) {
     outer_root_ = context.internal(base::Fd(check(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", "/")));
     outer_directory_ = context.internal(base::Fd(check(::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", ".")));
     tarball::load();
-    make("mnt", CLONE_NEWNS);
-    const auto inside = ipc.enter();  // which message queues are seen in a mount
-    mounts_->make();
+    make_mounts(ipc);
   }
+}
+
+void RestoredHome::make_mounts(const RestoredIpc& ipc) {
+  const auto inside = ipc.enter();  // which message queues are seen in a mount
+  if (!context_.users->own()) {
+    make("mnt", CLONE_NEWNS);
+    mounts_->take_outside();
+    mounts_->make();
+    return;
+  }
+  // What is outside is gathered in a namespace of ours; from there to theirs the kernel locks what only we may change.
+  Namespace made{CLONE_NEWNS, context_.internal(current("mnt")), {}};
+  const base::Fd theirs = [&] {
+    base::Fd fresh;
+    check(::unshare(CLONE_NEWNS), "make a namespace", "mnt");
+    before_.push_back({CLONE_NEWNS, std::move(made.before), context_.internal(current("mnt"))});
+    mounts_->gather_outside();
+    context_.users->run([&] {
+      check(::unshare(CLONE_NEWNS), "make a namespace", "mnt");
+      fresh = context_.internal(current("mnt"));
+      mounts_->take_gathered();
+      mounts_->make();
+    });
+    return fresh;
+  }();
+  check(::setns(theirs.get(), CLONE_NEWNS), "enter the mount namespace of the tree");
+  before_.back().made = context_.internal(current("mnt"));
 }
 
 RestoredHome::~RestoredHome() {
@@ -91,13 +117,20 @@ RestoredHome::~RestoredHome() {
 
 void RestoredHome::make(const char* name, int flag, int given) {
   Namespace made{flag, context_.internal(current(name)), {}};
+  base::Fd fresh;
   if (given < 0) {
-    check(::unshare(flag), "make a namespace", name);
-  } else {
+    // To whose users it is to belong.
+    context_.users->run([&] {
+      check(::unshare(flag), "make a namespace", name);
+      fresh = context_.internal(current(name));
+    });
+    given = context_.users->own() ? fresh.get() : -1;
+  }
+  if (given >= 0) {
     check(::setns(given, flag), "enter the namespace given for", name);
   }
   before_.push_back(std::move(made));
-  before_.back().made = context_.internal(current(name));
+  before_.back().made = fresh ? std::move(fresh) : context_.internal(current(name));
 }
 
 void RestoredHome::leave(int but) const {
@@ -141,7 +174,7 @@ pid_t RestoredHome::free_pid() const {
 void RestoredHome::make_late_mounts() const {
   const auto& ns = before_.back();  // that of the mounts
   check(::setns(ns.made.get(), ns.flag), "go back to the mounts of the tree");
-  mounts_->make_late();
+  context_.users->run([this] { mounts_->make_late(); });
 }
 
 void RestoredHome::work_there(pid_t root, const std::function<void()>& work, const outside::Serve& serve) const {

@@ -68,6 +68,7 @@ class RestoredHome {
     base::Fd before, made;
   };
   void populate(const RestoredIpc&);
+  void make_mounts(const RestoredIpc&);
   void leave(int but = 0) const;
   void enter(int but) const;
   // A new one, or the one that is given.

@@ -114,13 +114,6 @@ bool has_layer_on(const images::mnt_entry& overlay, const images::mnt_entry& oth
   return false;
 }
 
-void mount_proc_at(int directory) {
-  const std::string what = "mount /proc";
-  auto proc = Context("proc", what).mount();
-  check(::move_mount(proc.get(), "", directory, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), "mount",
-        "/proc");
-}
-
 }  // namespace
 
 RestoredMounts::RestoredMounts(const RestoreContext& context, bool own_pids) : context_(context), own_pids_(own_pids) {
@@ -230,21 +223,93 @@ void RestoredMounts::note_late() {
   }
 }
 
-void RestoredMounts::make() {
-  proc_ = context_.internal(base::Fd(check(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", "/proc")));
-  spaces_[0].ns = current_namespace();
+void RestoredMounts::take_outside() {
   check(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make a copy of mounts private");
-  // What comes from outside, as long as that is in sight.
   for (auto& made : mounts_) {
-    if (made.entry->has_ext_key() && !is_first_root(made)) {
+    if (is_first_root(made)) {
+      const auto& path = context_.options.root.empty() ? "/" : context_.options.root;
+      made.fd = context_.internal(clone_of(AT_FDCWD, path.c_str(), "--root " + path));
+    } else if (made.entry->has_ext_key()) {
       made.fd = external(*made.entry);
     }
   }
-  make_root();
+}
+
+// Each gets a place below a root of its own, from which everything else is out of the way, but not out of sight.
+void RestoredMounts::gather_outside() {
+  take_outside();
+  const std::string what = "a place for what is outside";
+  const auto place = Context("tmpfs", what).mount();
+  check(::move_mount(place.get(), "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH), "mount", what);
+  const auto proc = clone_of(AT_FDCWD, "/proc", "/proc");
+  const auto gather = [&](const std::string& name, const base::Fd& fd) {
+    struct stat stat {};
+    check(::fstat(fd.get(), &stat), "look at", what);
+    check(S_ISDIR(stat.st_mode) ? ::mkdirat(place.get(), name.c_str(), 0755)
+                                : ::mknodat(place.get(), name.c_str(), S_IFREG | 0644, 0),
+          "make", what);
+    check(::move_mount(fd.get(), "", place.get(), name.c_str(), MOVE_MOUNT_F_EMPTY_PATH), "mount in", what);
+  };
+  for (const auto& made : mounts_) {
+    if (made.fd) {
+      gather(std::to_string(made.entry->mnt_id()), made.fd);
+    }
+  }
+  gather("proc", proc);
+  check(::mkdirat(place.get(), "before", 0755), "make", what);
+  check(::fchdir(place.get()), "enter", what);
+  check(::syscall(SYS_pivot_root, ".", "before"), "change the root directory to", what);
+  check(::chdir("/"), "enter", what);
+}
+
+// From the copy, in which the kernel has locked the flags that they have here.
+void RestoredMounts::take_gathered() {
+  const auto take = [this](const std::string& name, const std::string& what) {
+    return context_.internal(clone_of(AT_FDCWD, ("/" + name).c_str(), what));
+  };
+  for (auto& made : mounts_) {
+    if (made.fd) {
+      made.fd = take(std::to_string(made.entry->mnt_id()), what_of(*made.entry));
+    }
+  }
+  if (own_pids_) {
+    passing_proc_ = take("proc", "/proc");
+  }
+  // The kernel gives these to users of their own only as long as they see one of them, whole.
+  make_ahead(images::SYSFS);
+  if (!own_pids_) {
+    make_ahead(images::PROC);
+  }
+}
+
+void RestoredMounts::make_ahead(std::uint32_t fstype) {
+  for (auto& made : mounts_) {
+    if (made.entry->fstype() == fstype && !made.fd && !made.entry->has_ext_key() &&
+        origins_.of(*made.entry) == nullptr) {
+      made.fd = made_anew(*made.entry);
+    }
+  }
+}
+
+// A /proc of ours, for as long as the real one cannot be there.
+void RestoredMounts::attach_passing_proc() {
+  stand_in(0);
+  const auto point = open_point(root_in(0).fd.get(), "proc", "mount /proc");
+  if (!passing_proc_) {
+    passing_proc_ = Context("proc", "mount /proc").mount();
+  }
+  check(::move_mount(passing_proc_.get(), "", point.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH),
+        "mount", "/proc");
+  passing_proc_.reset();
+}
+
+void RestoredMounts::make() {
+  proc_ = context_.internal(base::Fd(check(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC), "open", "/proc")));
+  spaces_[0].ns = current_namespace();
+  change_root(root_in(0));
   make_all(false);
   if (own_pids_) {
-    stand_in(0);
-    mount_proc_at(open_point(root_in(0).fd.get(), "proc", "mount /proc").get());
+    attach_passing_proc();
   }
   if (!has_late()) {
     restore_sharing();
@@ -255,6 +320,7 @@ void RestoredMounts::make() {
 
 void RestoredMounts::make_late() {
   if (own_pids_) {
+    make_ahead(images::PROC);
     check(::umount2("/proc", MNT_DETACH), "unmount the passing", "/proc");
   }
   make_all(true);
@@ -275,13 +341,6 @@ RestoredMounts::Made& RestoredMounts::root_in(std::size_t space) {
 base::Fd RestoredMounts::current_namespace() const {
   return context_.internal(
       base::Fd(check(::openat(proc_.get(), "self/ns/mnt", O_RDONLY | O_CLOEXEC), "open", "the mount namespace")));
-}
-
-void RestoredMounts::make_root() {
-  auto& root = root_in(0);
-  const auto& path = context_.options.root.empty() ? "/" : context_.options.root;
-  root.fd = context_.internal(clone_of(AT_FDCWD, path.c_str(), "--root " + path));
-  change_root(root);
 }
 
 void RestoredMounts::change_root(const Made& root) {

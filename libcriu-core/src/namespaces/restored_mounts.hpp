@@ -22,6 +22,11 @@ class RestoredMounts {
  public:
   // Reads and checks them.
   RestoredMounts(const RestoreContext&, bool own_pids);
+  // What comes from outside, as long as that is in sight: in a copy of the mounts that is this process's own.
+  void take_outside();
+  // The same in two steps for a tree with users of its own: the second one in a further copy, which is theirs.
+  void gather_outside();
+  void take_gathered();
   // Puts them in the place of those that are there. A /proc can be mounted only by who lives among the pids that it
   // shows: with a pid namespace of the tree's own those have to wait, and one of ours is there for so long. So do
   // terminals that are bound somewhere (/dev/console), until they are made.
@@ -60,7 +65,8 @@ class RestoredMounts {
   void make_space(Made& root);
   void change_root(const Made& root);
   void note_late();
-  void make_root();
+  void make_ahead(std::uint32_t fstype);
+  void attach_passing_proc();
   void make_all(bool late);
   bool has_origin(const Made&);
   bool ready(const Made&);
@@ -80,6 +86,7 @@ class RestoredMounts {
   const RestoreContext& context_;
   bool own_pids_;
   base::Fd proc_;              // ours, to have descriptors of namespaces from
+  base::Fd passing_proc_;      // the place of which the real one takes
   std::vector<Space> spaces_;  // the root's first
   std::size_t stands_in_ = 0;
   std::vector<images::mnt_entry> entries_;                 // of one namespace after the other

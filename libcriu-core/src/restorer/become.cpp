@@ -195,8 +195,8 @@ void become(RestoreContext& context, const TaskImage& task, memory::Restored& me
   plan_late_steps(builder);
   task::plan_signals(task, context.inherited, builder);
   task::plan_timers(task, builder);
-  task::plan_threads(context.checkpoint, task, context.options.affinity, builder);
-  task::plan_limits(task, context.inherited, builder.plan());
+  task::plan_threads(context, task, builder);
+  task::plan_limits(context, task, builder.plan());
   context.objects.locks.plan(task, builder);
 
   // The number of ranges to keep does not depend on where the region comes to lie; make room for them first.

@@ -11,6 +11,7 @@
 
 #include "base/error.hpp"
 #include "base/fd.hpp"
+#include "namespaces/steward.hpp"
 
 namespace criu::sockets {
 
@@ -43,6 +44,14 @@ template <typename Value = int>
 void set(int fd, int level, int option, const Value& value, const std::string& what) {
   base::check(::setsockopt(fd, level, option, &value, sizeof value),
               fmt::format("set option {} of level {} of", option, level).c_str(), what);
+}
+
+// One that takes a capability which no user namespace gives.
+inline int force(int fd, int level, int option, int value) {
+  const int result = ::setsockopt(fd, level, option, &value, sizeof value);
+  const auto* steward = namespaces::Steward::current();
+  return result < 0 && errno == EPERM && steward != nullptr && steward->set_option(fd, level, option, value) ? 0
+                                                                                                             : result;
 }
 
 // Sets an option for as long as the scope lasts.

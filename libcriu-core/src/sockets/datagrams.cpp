@@ -228,11 +228,11 @@ class AmpleRoom {
         size_(get(fd, SOL_SOCKET, SO_RCVBUF, what)),
         lock_(try_get(fd, SOL_SOCKET, base::kernel::so_buf_lock).value_or(0)) {
     constexpr int ample = 1 << 30;
-    ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &ample, sizeof ample);
+    force(fd_, SOL_SOCKET, SO_RCVBUFFORCE, ample);
   }
   ~AmpleRoom() {
     const int half = size_ / 2;  // the kernel doubles what it is given
-    ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &half, sizeof half);
+    force(fd_, SOL_SOCKET, SO_RCVBUFFORCE, half);
     ::setsockopt(fd_, SOL_SOCKET, base::kernel::so_buf_lock, &lock_, sizeof lock_);
   }
   AmpleRoom(const AmpleRoom&) = delete;

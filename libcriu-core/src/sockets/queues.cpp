@@ -195,6 +195,7 @@ void save_queue(files::Saver& saver, const files::Description& description, std:
       entry.mutable_sender()->set_pid(static_cast<std::uint32_t>(received->sender->pid));
       entry.mutable_sender()->set_uid(received->sender->uid);
       entry.mutable_sender()->set_gid(received->sender->gid);
+      saver.dump().users->translate(*entry.mutable_sender());
     }
     if (type == SOCK_DGRAM && !received->from.empty()) {
       entry.set_from(received->from);

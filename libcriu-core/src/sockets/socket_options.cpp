@@ -238,7 +238,7 @@ void set_timeout(int fd, int option, std::uint64_t seconds, std::uint64_t micros
 // As the kernel doubles what it is given. Root of another user namespace may only ask for what all may.
 void set_size(int fd, int forced, int plain, std::uint32_t size, const char* name, const std::string& what) {
   const int half = static_cast<int>(size / 2);
-  if (::setsockopt(fd, SOL_SOCKET, forced, &half, sizeof half) == 0) {
+  if (force(fd, SOL_SOCKET, forced, half) == 0) {
     return;
   }
   set(fd, SOL_SOCKET, plain, half, what);

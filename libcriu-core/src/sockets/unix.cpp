@@ -68,6 +68,23 @@ const UnixInfo& info_of(Saver& saver, const Description& description) {
   return *info;
 }
 
+// Who its file belongs to, and who its peer was.
+void see_inside(const namespaces::Users& users, images::unix_sk_entry& socket) {
+  if (!users.own()) {
+    return;
+  }
+  if (socket.has_file_perms()) {
+    users.translate(*socket.mutable_file_perms());
+  }
+  if (socket.has_peer_creds()) {
+    auto& peer = *socket.mutable_peer_creds();
+    users.translate(peer);
+    for (auto& group : *peer.mutable_groups()) {
+      group = users.group(group);
+    }
+  }
+}
+
 void save(Saver& saver, const Description& description, images::file_entry& entry) {
   const auto& info = info_of(saver, description);
   auto& socket = *entry.mutable_usk();
@@ -82,6 +99,7 @@ void save(Saver& saver, const Description& description, images::file_entry& entr
   }
   save_name(description, info, socket);
   save_peer(description.own, socket);
+  see_inside(*saver.dump().users, socket);
   auto& survey = saver.sockets();
   survey.unix_met.insert(info.ino);
   if (info.peer != 0 && survey.diagnostics.find_unix(info.peer) == nullptr) {
@@ -477,7 +495,7 @@ void Web::fill(const Node& node) {
   }
   if (sender >= 0) {
     constexpr int ample = 1 << 30;
-    set(sender, SOL_SOCKET, SO_SNDBUFFORCE, ample, what);
+    check(force(sender, SOL_SOCKET, SO_SNDBUFFORCE, ample), "make room for the queue of", what);
   }
   for (const auto* packet : packets) {
     if (sender >= 0) {

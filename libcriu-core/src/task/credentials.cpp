@@ -3,6 +3,8 @@
 #include <sys/prctl.h>
 
 #include "base/error.hpp"
+#include "namespaces/user.hpp"
+#include "restore_context.hpp"
 #include "task/objects.hpp"
 
 namespace criu::task {
@@ -64,7 +66,8 @@ void save_credentials(const procfs::Status& status, const parasite::ThreadInfo& 
   }
 }
 
-void plan_credentials(const images::creds_entry& entry, restorer::Builder& builder, restorer::Credentials& planned) {
+void plan_credentials(const RestoreContext& context, const images::creds_entry& entry, restorer::Builder& builder,
+                      restorer::Credentials& planned) {
   planned = {};
   planned.uid = entry.uid(), planned.gid = entry.gid();
   planned.euid = entry.euid(), planned.egid = entry.egid();
@@ -78,7 +81,10 @@ void plan_credentials(const images::creds_entry& entry, restorer::Builder& build
   planned.securebits = entry.secbits();
   planned.no_new_privs = entry.no_new_privs() != 0 ? 1 : 0;
   planned.last_capability = last_capability();
-  const std::vector<std::uint32_t> groups(entry.groups().begin(), entry.groups().end());
+  std::vector<std::uint32_t> groups(entry.groups().begin(), entry.groups().end());
+  if (context.users->entry().setgroups_denied()) {
+    groups.clear();  // all were born with the only ones there can be
+  }
   planned.groups = builder.add(groups);
   planned.group_count = static_cast<std::uint32_t>(groups.size());
 }

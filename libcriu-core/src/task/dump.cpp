@@ -16,6 +16,7 @@
 #include "memory/areas.hpp"
 #include "memory/pages.hpp"
 #include "namespaces/cgroups.hpp"
+#include "namespaces/user.hpp"
 #include "task/objects.hpp"
 
 namespace criu::task {
@@ -44,7 +45,7 @@ class TaskSaver {
     if (stat_.state == 'Z') {
       throw leader_ended(name());
     }
-    status_ = procfs::parse_status(proc_.read("status"));
+    status_ = read_status("status");
     mem_ = proc_.open("mem", O_RDONLY);
     ids_ = all_.ids.of(task_.pid, proc_);
     check_sharing();
@@ -71,6 +72,12 @@ class TaskSaver {
 
  private:
   std::string name() const { return fmt::format("task {} ({})", task_.pid, stat_.comm); }
+
+  procfs::Status read_status(const char* file) const {
+    auto status = procfs::parse_status(proc_.read(file));
+    context_.users->translate(status);
+    return status;
+  }
 
   void save_zombie() {
     images::core_entry core;
@@ -212,7 +219,8 @@ class TaskSaver {
     }
     tc.set_oom_score_adj(static_cast<std::int32_t>(std::strtol(proc_.read("oom_score_adj").c_str(), nullptr, 10)));
     try {
-      tc.set_loginuid(static_cast<std::uint32_t>(std::strtoul(proc_.read("loginuid").c_str(), nullptr, 10)));
+      tc.set_loginuid(
+          context_.users->user(static_cast<std::uint32_t>(std::strtoul(proc_.read("loginuid").c_str(), nullptr, 10))));
     } catch (const Error&) {
       // A kernel without audit.
     }
@@ -255,7 +263,7 @@ class TaskSaver {
     save_registers(tid, rseq, core);
     core.mutable_thread_info()->set_clear_tid_addr(threads_[index].clear_tid);
     core.mutable_thread_core()->set_blk_sigset(tree_.signal_mask(index_, tid));
-    const auto status = procfs::parse_status(proc_.read(fmt::format("task/{}/status", tid).c_str()));
+    const auto status = read_status(fmt::format("task/{}/status", tid).c_str());
     save_thread_core(tid, rseq, status, threads_[index], core);
     context_.images.put(image::type::core, tid, core);
   }
@@ -269,6 +277,10 @@ class TaskSaver {
       auto& thread = *core.mutable_thread_core();
       save_thread(tid, info, rseq, thread);
       save_credentials(status, info, *thread.mutable_creds());
+      if (context_.users->own() && namespaces::has_nobody(status)) {
+        throw Error("cannot dump", fmt::format("thread {} of {}", tid, name()), 0,
+                    "it has a user or group that its user namespace does not have");
+      }
       save_seccomp(tid, status, all_.seccomp, thread);
       thread.set_cg_set(context_.cgroups->set_of(tid));
     });

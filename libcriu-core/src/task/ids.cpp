@@ -120,7 +120,7 @@ std::string namespaces_apart(const images::task_kobj_ids_entry& task, const imag
   note(task.mnt_ns_id() != root.mnt_ns_id() && root.mnt_ns_id() == own.mnt_ns_id(), "mount");
   note(task.cgroup_ns_id() != root.cgroup_ns_id(), "control group");
   note(task.net_ns_id() != root.net_ns_id(), "network");
-  note(task.user_ns_id() != own.user_ns_id(), "user");
+  note(task.user_ns_id() != root.user_ns_id(), "user");
   return all;
 }
 

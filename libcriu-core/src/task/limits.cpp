@@ -6,6 +6,8 @@
 
 #include "base/error.hpp"
 #include "log.hpp"
+#include "namespaces/steward.hpp"
+#include "restore_context.hpp"
 #include "task/objects.hpp"
 
 namespace criu::task {
@@ -22,10 +24,13 @@ bool sized_by_machine(std::uint32_t resource) { return resource == RLIMIT_NPROC 
 
 // Raises the hard limit of this process, which is becoming the task, as far as it must and may; the soft one is for the
 // restorer to set.
-rlim_t make_room(const TaskImage& task, std::uint32_t resource, rlimit own, rlim_t wanted) {
+rlim_t make_room(const RestoreContext& context, const TaskImage& task, std::uint32_t resource, rlim_t wanted) {
+  auto own = context.inherited.limits[resource];
   const auto allowed = own.rlim_max;
   own.rlim_max = wanted;
-  if (wanted <= allowed || ::setrlimit(static_cast<__rlimit_resource>(resource), &own) == 0) {
+  if (wanted <= allowed || ::setrlimit(static_cast<__rlimit_resource>(resource), &own) == 0 ||
+      (namespaces::Steward::current() != nullptr &&
+       namespaces::Steward::current()->raise_hard_limit(static_cast<int>(resource), wanted))) {
     return wanted;
   }
   if (!sized_by_machine(resource)) {
@@ -59,13 +64,13 @@ void save_limits(pid_t pid, const procfs::Task& task, images::task_rlimits_entry
   }
 }
 
-void plan_limits(const TaskImage& task, const restorer::Inherited& inherited, restorer::Plan& plan) {
+void plan_limits(const RestoreContext& context, const TaskImage& task, restorer::Plan& plan) {
   const auto& limits = task.core.tc().rlimits().rlimits();
   const auto count = static_cast<std::uint32_t>(std::min<int>(limits.size(), RLIM_NLIMITS));
   for (std::uint32_t i = 0; i < count; ++i) {
     const auto& limit = limits.Get(static_cast<int>(i));
-    const auto& own = inherited.limits[i];
-    const auto hard = make_room(task, i, own, limit.max());
+    const auto& own = context.inherited.limits[i];
+    const auto hard = make_room(context, task, i, limit.max());
     plan.limits[i] = {std::min(limit.cur(), hard), hard};
     if (plan.limits[i].rlim_cur != own.rlim_cur || hard != own.rlim_max) {
       plan.limits_to_set |= 1U << i;

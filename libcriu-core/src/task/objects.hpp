@@ -27,14 +27,14 @@ void plan_timers(const TaskImage&, restorer::Builder&);
 
 // credentials.cpp: ids, groups, capabilities, securebits; per thread.
 void save_credentials(const procfs::Status&, const parasite::ThreadInfo&, images::creds_entry&);
-void plan_credentials(const images::creds_entry&, restorer::Builder&, restorer::Credentials&);
+void plan_credentials(const RestoreContext&, const images::creds_entry&, restorer::Builder&, restorer::Credentials&);
 
 // The highest capability the running kernel knows: images of newer kernels may name more. Asked once.
 std::uint32_t last_capability();
 
 // limits.cpp
 void save_limits(pid_t pid, const procfs::Task&, images::task_rlimits_entry&);
-void plan_limits(const TaskImage&, const restorer::Inherited&, restorer::Plan&);
+void plan_limits(const RestoreContext&, const TaskImage&, restorer::Plan&);
 
 // seccomp.cpp: strict mode and filter chains.
 // `filters` collects the chains of the whole tree.
@@ -43,6 +43,8 @@ void plan_seccomp(const Checkpoint&, const TaskImage&, restorer::Builder&, std::
 
 // thread.cpp: what remains of a thread.
 void save_thread(pid_t tid, const parasite::ThreadInfo&, const ThreadRseq&, images::thread_core_entry&);
-void plan_threads(const Checkpoint&, const TaskImage&, bool affinity, restorer::Builder&);
+void plan_threads(const RestoreContext&, const TaskImage&, restorer::Builder&);
+// Of threads whose users may not do it themselves, once they exist.
+void schedule_threads(const RestoreContext&);
 
 }  // namespace criu::task

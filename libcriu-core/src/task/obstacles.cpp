@@ -46,6 +46,7 @@ class Look {
   Look(DumpContext& context, const namespaces::Home& home, pid_t root)
       : context_(context), home_(home), root_(root), files_(context), ids_(home.ours()) {
     context.mounts = home.own_mounts() ? &home.mount_sources() : nullptr;
+    context.users = &home.users();
     context.net_ns_id = ids_.number_of(home.theirs().at("net"));
     context.namespaces = &ids_.namespaces();
   }

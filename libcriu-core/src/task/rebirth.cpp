@@ -18,6 +18,7 @@
 #include "log.hpp"
 #include "namespaces/restored_cgroups.hpp"
 #include "namespaces/restored_mounts.hpp"
+#include "namespaces/steward.hpp"
 #include "restorer/builder.hpp"
 #include "session.hpp"
 #include "task/undo.hpp"
@@ -293,7 +294,8 @@ class Rebirth {
     }
     const base::Fd fd(::open(fmt::format("/proc/self/{}", name).c_str(), O_RDWR | O_CLOEXEC));
     const auto text = std::to_string(value);
-    if (!fd || ::write(fd.get(), text.data(), text.size()) < 0) {
+    if ((!fd || ::write(fd.get(), text.data(), text.size()) < 0) &&
+        (namespaces::Steward::current() == nullptr || !namespaces::Steward::current()->set_attribute(name, text))) {
       LOG_WARN("{} of {} cannot be set to {}: {}", name, task_.name(), value, std::strerror(errno));
     }
   }

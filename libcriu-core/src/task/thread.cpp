@@ -3,6 +3,7 @@
 #include <linux/rseq.h>
 #include <sched.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include "arch/tiles.hpp"
 #include "base/error.hpp"
 #include "log.hpp"
+#include "restore_context.hpp"
 #include "task/ids.hpp"
 #include "task/objects.hpp"
 
@@ -30,8 +32,8 @@ void plan_scheduling(const images::thread_core_entry& core, const std::string& w
   planned.nice = core.sched_nice();
 }
 
-restorer::Thread plan_thread(const TaskImage& task, const images::core_entry& core, std::uint32_t tid, bool affinity,
-                             restorer::Builder& builder) {
+restorer::Thread plan_thread(const RestoreContext& context, const TaskImage& task, const images::core_entry& core,
+                             std::uint32_t tid, restorer::Builder& builder) {
   const auto who = fmt::format("thread {} of {}", tid, task.name());
   const auto& thread = core.thread_core();
   restorer::Thread planned{};
@@ -53,7 +55,7 @@ restorer::Thread plan_thread(const TaskImage& task, const images::core_entry& co
   }
   planned.timer_slack = thread.extension().timer_slack();
   planned.io_priority = thread.extension().io_priority();
-  if (affinity) {
+  if (context.options.affinity) {
     const auto& mask = thread.extension().affinity();
     if (mask.empty()) {
       LOG_WARN("--affinity: the checkpoint does not tell the processors of {}", who);
@@ -77,7 +79,10 @@ restorer::Thread plan_thread(const TaskImage& task, const images::core_entry& co
   const auto& comm = thread.has_comm() ? thread.comm() : task.core.tc().comm();
   comm.copy(planned.comm, sizeof planned.comm - 1);
   plan_scheduling(thread, who, planned);
-  plan_credentials(thread.creds(), builder, planned.credentials);
+  if (context.users->own()) {  // schedule_threads does it
+    planned.set_scheduler = planned.set_io_priority = 0;
+  }
+  plan_credentials(context, thread.creds(), builder, planned.credentials);
   plan_pending(thread.signals_p(), builder, planned.pending, planned.pending_count);
   return planned;
 }
@@ -156,16 +161,42 @@ void save_thread(pid_t tid, const parasite::ThreadInfo& info, const ThreadRseq& 
   save_affinity(tid, core);
 }
 
-void plan_threads(const Checkpoint& checkpoint, const TaskImage& task, bool affinity, restorer::Builder& builder) {
+void plan_threads(const RestoreContext& context, const TaskImage& task, restorer::Builder& builder) {
   std::vector<restorer::Thread> threads;
-  threads.push_back(plan_thread(task, task.core, task.entry.pid(), affinity, builder));
+  threads.push_back(plan_thread(context, task, task.core, task.entry.pid(), builder));
   for (int i = 0; i < task.threads.size(); ++i) {
-    threads.push_back(plan_thread(task, task.threads[i], task.entry.threads(i + 1), affinity, builder));
+    threads.push_back(plan_thread(context, task, task.threads[i], task.entry.threads(i + 1), builder));
   }
-  plan_seccomp(checkpoint, task, builder, threads);
+  plan_seccomp(context.checkpoint, task, builder, threads);
   const auto ref = builder.add(threads);
   builder.plan().threads = ref;
   builder.plan().thread_count = static_cast<std::uint32_t>(threads.size());
+}
+
+void schedule_threads(const RestoreContext& context) {
+  const auto schedule = [](const TaskImage& task, const images::core_entry& core, std::uint32_t tid) {
+    const auto who = fmt::format("thread {} of {}", tid, task.name());
+    const auto& thread = core.thread_core();
+    restorer::Thread wanted{};
+    plan_scheduling(thread, who, wanted);
+    const sched_param priority{static_cast<int>(wanted.priority)};
+    base::check(::sched_setscheduler(static_cast<pid_t>(tid), static_cast<int>(wanted.policy), &priority),
+                "set the scheduling policy of", who);
+    base::check(::setpriority(PRIO_PROCESS, tid, wanted.nice), "set the nice value of", who);
+    constexpr int of_process = 1;  // IOPRIO_WHO_PROCESS
+    if (thread.extension().has_io_priority()) {
+      base::check(::syscall(SYS_ioprio_set, of_process, tid, thread.extension().io_priority()),
+                  "set the I/O priority of", who);
+    }
+  };
+  for (const auto& task : context.checkpoint.tasks) {
+    if (task->alive() && context.users->own()) {
+      schedule(*task, task->core, task->entry.pid());
+      for (int i = 0; i < task->threads.size(); ++i) {
+        schedule(*task, task->threads[i], task->entry.threads(i + 1));
+      }
+    }
+  }
 }
 
 }  // namespace criu::task
