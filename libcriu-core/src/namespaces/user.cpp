@@ -91,6 +91,25 @@ int run_job(void* argument) {
   return 0;
 }
 
+// Until it ends, this thread stands still: so the two can even share what belongs to a thread. How it ended.
+int share_memory_with(int (*run)(void*), Job& job, void* stack, bool as_sibling) {
+  // What is meant for this process must not run its handlers there.
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int flags = CLONE_VM | CLONE_VFORK | CLONE_FILES | (as_sibling ? CLONE_PARENT : 0) | SIGCHLD;
+  const auto worker = ::clone(run, stack, flags, &job);
+  const int error = errno;
+  int status = 0;
+  while (worker > 0 && !as_sibling && ::waitpid(worker, &status, __WALL) < 0 && errno == EINTR) {
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (worker < 0) {
+    throw Error("make a process for the user namespace of the tree", {}, error);
+  }
+  return status;
+}
+
 }  // namespace
 
 Stack::~Stack() {
@@ -184,20 +203,14 @@ void Users::run(const std::function<void()>& work, bool as_sibling) const {
   };
   Job job{whole, nullptr};
   const auto dumpable = ::prctl(PR_GET_DUMPABLE);
-  const auto worker =
-      check(::clone(run_job, stack_.top(),
-                    CLONE_VM | CLONE_VFORK | CLONE_FILES | (as_sibling ? CLONE_PARENT : 0) | SIGCHLD, &job),
-            "make a process for the user namespace of the tree");
-  int status = 0;
-  while (!as_sibling && ::waitpid(worker, &status, __WALL) < 0 && errno == EINTR) {
-  }
+  const auto ending = share_memory_with(run_job, job, stack_.top(), as_sibling);
   ::prctl(PR_SET_DUMPABLE, dumpable);
   if (job.failure) {
     std::rethrow_exception(job.failure);
   }
-  if (WIFSIGNALED(status)) {
+  if (WIFSIGNALED(ending)) {
     throw Error("cannot go on",
-                fmt::format("the process in the tree's user namespace ended: signal {}", WTERMSIG(status)), 0);
+                fmt::format("the process in the tree's user namespace ended: signal {}", WTERMSIG(ending)), 0);
   }
 }
 
