@@ -278,7 +278,7 @@ MappingReference Collector::reference_mapping(pid_t pid, const procfs::Area& are
                       O_NOCTTY | O_NONBLOCK;
     base::Fd own(::open(path.c_str(), mode | O_CLOEXEC));
     if (!own && errno == EPERM) {
-      throw Error("open", what, errno, "needs CAP_CHECKPOINT_RESTORE");
+      throw Error("open", what, errno, "needs CAP_CHECKPOINT_RESTORE outside of all user namespaces");
     }
     check(own.get(), "open", what);
     Description description{pid, -1, read_link(AT_FDCWD, path.c_str(), what), {}, {}, own.get()};
