@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -236,6 +237,7 @@ LIVE_TEST("locks: who waits for a lock waits on", with_locks) {
 LIVE_TEST("locks: those of others on the same file are left alone",
           {.dump = {"--file-locks"}, .restore = {"--file-locks"}, .outside = [] {
              const int fd = open_file("file");
+             REQUIRE(::fchmod(fd, 0666) == 0);  // for the root of a user namespace, who is nobody here
              REQUIRE(lock(fd, F_WRLCK, 100, 1) && ofd_lock(fd, F_WRLCK, 200, 1));
              outside_ready();
              await([] { return ::access(scratch("end").c_str(), F_OK) == 0; }, "the test ends");

@@ -152,7 +152,8 @@ LIVE_TEST("memory: shared anonymous between tasks") {
   CHECK_EQ(std::string(at + page), "both");
 }
 
-LIVE_TEST("memory: copy-on-write pages stay shared between parent and child") {
+LIVE_TEST("memory: copy-on-write pages stay shared between parent and child",
+          {.needs_true_root = "see the page frames of its memory"}) {
   char* at = anonymous(64);
   std::memset(at, 'p', 64 * page);
   Child child([at] {

@@ -25,6 +25,15 @@
 
 namespace live {
 
+// The users of a user namespace: lines of /proc/PID/uid_map and gid_map. Its root is user `users_begin` outside.
+struct Users {
+  const char* uid_map = nullptr;
+  const char* gid_map = nullptr;
+  bool deny_setgroups = false;  // two groups are all that anybody in it has
+  bool any = false;             // the usual ones
+  bool wanted() const { return uid_map != nullptr || deny_setgroups || any; }
+};
+
 struct Options {
   std::vector<std::string> dump{};     // further arguments of the dump
   std::vector<std::string> restore{};  // and of the restore
@@ -32,6 +41,10 @@ struct Options {
   bool leave_running = false;
   // It has to be the root of its tree, or is about what is outside and not seen from a container.
   bool not_contained = false;
+  // It runs only in a user namespace, with these in it.
+  Users users{};
+  // What the kernel allows only to root outside of all user namespaces, in words: without it the test cannot begin.
+  const char* needs_true_root = nullptr;
   // When set, the dump has to fail with this in what it says, and the victim goes on unharmed.
   std::string dump_fails{};
   // When set, the restore has to fail with this in what it says, and leave no task behind. The checks never run.
@@ -91,6 +104,11 @@ void fail(const char* file, int line, const std::string& text);
 
 // Whether the tree has namespaces, a root and mounts of its own, below an init.
 bool in_container();
+
+// Whether that container has users of its own, too: root there is user 100000 outside. The kernel refuses such a root
+// what changes the machine as a whole; a test that needs it even to begin says so with skip(), or `needs` has it.
+bool in_user_namespace();
+constexpr unsigned users_begin = 100000, user_count = 65536;
 
 // There, of its link eth0, and of the bridge outside that the other end of this is a port of.
 constexpr const char* container_address = "10.44.0.2";

@@ -18,7 +18,8 @@
 namespace {
 
 constexpr const char* usage =
-    "usage: live [--criu PATH] [--setting dry|host|pidns|container] [--rounds N] [--programs DIR] [--keep] [--list] "
+    "usage: live [--criu PATH] [--setting dry|host|pidns|container|userns] [--rounds N] [--programs DIR] [--keep] "
+    "[--list] "
     "[NAME...]\n"
     "  NAME: run the tests whose names have this in them\n"
     "  --keep: leave the directories of failed tests (images, logs) in place\n";
@@ -51,6 +52,7 @@ Arguments parse(int argc, char** argv) {
       out.config.setting = setting == "host"        ? live::Setting::host
                            : setting == "pidns"     ? live::Setting::pidns
                            : setting == "container" ? live::Setting::container
+                           : setting == "userns"    ? live::Setting::userns
                                                     : live::Setting::dry;
     } else if (argument == "--rounds") {
       out.config.rounds = std::stoi(value());
@@ -100,8 +102,9 @@ int run(const Arguments& arguments) {
   std::vector<const live::Test*> chosen;
   for (const auto& test : live::tests()) {
     const auto setting = arguments.config.setting;
-    const bool unfit = (setting == live::Setting::dry && test.options.not_dry) ||
-                       (setting == live::Setting::container && test.options.not_contained);
+    const bool unfit = (test.options.users.wanted() && setting != live::Setting::userns) ||
+                       (setting == live::Setting::dry && test.options.not_dry) ||
+                       (live::is_container(setting) && test.options.not_contained);
     if (wanted(test.name, arguments.names) && !unfit) {
       chosen.push_back(&test);
     }

@@ -281,7 +281,7 @@ std::string mounts_of(const fs::path& task) {
   for (const auto& mount : mounts) {
     depths[mount.id] = depth(mount);
   }
-  std::sort(mounts.begin(), mounts.end(), [&](const Mount& a, const Mount& b) {
+  std::stable_sort(mounts.begin(), mounts.end(), [&](const Mount& a, const Mount& b) {
     return std::pair(a.point, depths[a.id]) < std::pair(b.point, depths[b.id]);
   });
   Numbers ids, devices, groups;

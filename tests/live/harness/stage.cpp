@@ -35,7 +35,6 @@ constexpr seconds setup_limit{60};
 constexpr seconds criu_limit{60};
 constexpr seconds finish_limit{60};
 constexpr std::size_t log_lines_shown = 40;
-constexpr unsigned long own_namespaces = CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWNS | CLONE_NEWIPC;
 constexpr const char* in_sigsuspend = "130";
 constexpr const char* in_clock_nanosleep = "230";
 constexpr const char* in_restart_syscall = "219";
@@ -54,7 +53,7 @@ class Act {
         config_(config),
         directory_(std::move(directory)),
         arrival_(directory_),
-        container_({directory_}) {}
+        container_({directory_}, config.setting == Setting::userns ? &test.options.users : nullptr) {}
 
   struct Over {};
 
@@ -134,11 +133,15 @@ class Act {
     const auto output = is_program() ? path("output") : "/dev/null";
     if (in_container()) {
       arguments.insert(arguments.begin(), {self(), "--init"});
-      if (!container_.make_network()) {
-        over("cannot make the network of the container");
+      if (!container_.prepare()) {
+        over("cannot prepare the container");
       }
-      root_ = start(arguments, output, own_namespaces, [this] { return container_.make(); });
-      container_.let_go_of_network();
+      root_ = start(arguments, output, container_.namespaces(), [this] { return container_.make(); });
+      const bool made = container_.attend(root_);
+      container_.let_go();
+      if (!made) {
+        over(std::string("cannot make the container: ") + std::strerror(errno));
+      }
     } else {
       root_ = start(arguments, output);
     }
@@ -154,7 +157,7 @@ class Act {
 
   // By its path: the link leads to where a container cannot go.
   static std::string self() { return fs::read_symlink("/proc/self/exe"); }
-  bool in_container() const { return config_.setting == Setting::container; }
+  bool in_container() const { return is_container(config_.setting); }
 
   // In a container the tree's own pids are those to be seen, and the victim is what its init has started.
   void find_victim() {
@@ -179,6 +182,7 @@ class Act {
   bool checkpoint(int round) {
     const auto images = path("images-" + std::to_string(round));
     fs::create_directory(images);
+    fs::permissions(images, fs::perms::owner_all);  // who is root of a user namespace alone need not see them
     settle([&] { return is_program() || sleepers_of_tree(seen_root_)[seen_victim_] == in_sigsuspend; });
     const auto sleepers = sleepers_of_tree(seen_root_);
     const auto before = snapshot_of_tree(seen_root_);
@@ -231,10 +235,21 @@ class Act {
     const auto mounts = text_of("/proc/self/mountinfo");
     const auto status = live::run(arguments, images + "/" + command + ".out", criu_limit);
     // Those of this stage are seen nowhere else.
-    if (in_container() && text_of("/proc/self/mountinfo") != mounts) {
-      outcome_.failures.push_back("the " + command + " changed the mounts of the host");
+    if (const auto now = text_of("/proc/self/mountinfo"); in_container() && now != mounts) {
+      outcome_.failures.push_back("the " + command +
+                                  " changed the mounts of the host: " + first_difference(mounts, now));
     }
     return status;
+  }
+
+  static std::string first_difference(const std::string& before, const std::string& now) {
+    std::istringstream was(before), is(now);
+    for (std::string old_line, line; std::getline(was, old_line), std::getline(is, line), was || is;) {
+      if (old_line != line) {
+        return "was " + old_line + ", is " + line;
+      }
+    }
+    return {};
   }
 
   std::string said(const std::string& command, const std::string& images) const {
@@ -378,15 +393,21 @@ class Act {
       outcome.failures.push_back(std::string("can't mount /proc: ") + std::strerror(errno));
     }
   } else {
-    if (config.setting == Setting::container && !make_mounts_private()) {
+    const bool contained = is_container(config.setting);
+    if (contained && !make_mounts_private()) {
       outcome.failures.push_back(std::string("can't make mounts private: ") + std::strerror(errno));
     }
-    if (config.setting == Setting::container &&
-        (::setenv("LIVE_CONTAINER", "yes", 1) != 0 || ::unshare(CLONE_NEWNET) != 0 || !Container::make_bridge())) {
+    if (contained && (::setenv("LIVE_CONTAINER", config.setting == Setting::userns ? "userns" : "yes", 1) != 0 ||
+                      ::unshare(CLONE_NEWNET) != 0 || !Container::make_bridge())) {
       outcome.failures.push_back(std::string("can't make a network: ") + std::strerror(errno));
     }
     // Orphans of the tree end up here instead of with an init that may reap them late.
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  }
+  // Root of that container is the owner, too, of what is its own here.
+  if (config.setting == Setting::userns &&
+      (::chown(directory.c_str(), users_begin, users_begin) != 0 || !Container::restrict_dev())) {
+    outcome.failures.push_back(std::string("can't prepare for other users: ") + std::strerror(errno));
   }
   // What a tree leaves of System V IPC goes with the stage. The programs of this suite run in it, too.
   if (::unshare(CLONE_NEWIPC) != 0) {
@@ -428,9 +449,9 @@ Outcome play(const Test& test, const Config& config) {
   // Tests that give up being root still write their results here.
   fs::permissions(config.scratch, fs::perms(0755));
   fs::permissions(directory, fs::perms(0777));
-  const unsigned long flags = SIGCHLD | (config.setting == Setting::pidns       ? CLONE_NEWPID | CLONE_NEWNS
-                                         : config.setting == Setting::container ? CLONE_NEWNS
-                                                                                : 0UL);
+  const unsigned long flags = SIGCHLD | (config.setting == Setting::pidns ? CLONE_NEWPID | CLONE_NEWNS
+                                         : is_container(config.setting)   ? CLONE_NEWNS
+                                                                          : 0UL);
   const auto stage = static_cast<pid_t>(base::check(::syscall(SYS_clone, flags, 0, 0, 0, 0), "clone"));
   if (stage == 0) {
     stage_main(test, config, directory);

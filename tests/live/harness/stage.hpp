@@ -14,7 +14,10 @@ enum class Setting {
   host,       // where the harness runs
   pidns,      // in a pid namespace of its own, with its own /proc
   container,  // the tree alone is in namespaces of its own, below an init; the programs of this suite are outside
+  userns,     // the same in a user namespace, which owns the others
 };
+
+constexpr bool is_container(Setting setting) { return setting == Setting::container || setting == Setting::userns; }
 
 struct Config {
   std::string criu;      // criu-cli

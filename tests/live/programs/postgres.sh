@@ -4,7 +4,6 @@
 set -e
 bin=$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)
 dir=$1
-chmod a+x "$dir" "$dir/.."
 mkdir "$dir/postgres"
 chown postgres: "$dir/postgres"
 cd "$dir/postgres"

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -241,7 +242,8 @@ void serve() {
     const auto path = outside(name);
     REQUIRE(fd >= 0 && path.size() < sizeof address.sun_path);
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-    REQUIRE(::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    // Also for the root of a user namespace, who is nobody here.
+    REQUIRE(::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && ::chmod(path.c_str(), 0666) == 0);
     return fd;
   };
   std::vector<pollfd> all;

@@ -202,7 +202,7 @@ void transact() {
     return heard + sql(writer, "DECLARE c" + std::to_string(round) + " CURSOR FOR SELECT n FROM t ORDER BY n");
   };
   const auto made = outside("made");
-  REQUIRE(::mkfifo(made.c_str(), 0600) == 0);
+  REQUIRE(::mkfifo(made.c_str(), 0600) == 0 && ::chmod(made.c_str(), 0666) == 0);
   const std::string begun = "BEGIN;TINSERT 0 1;TDECLARE CURSOR;T";
   judge(
       [&](int port) {

@@ -143,7 +143,9 @@ LIVE_TEST("unix: a large queue of a stream") {
   int ends[2];
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
   const int ample = 1 << 20;
-  REQUIRE(::setsockopt(ends[0], SOL_SOCKET, SO_SNDBUFFORCE, &ample, sizeof ample) == 0);
+  // In a user namespace nobody may have more room than all.
+  REQUIRE(::setsockopt(ends[0], SOL_SOCKET, in_user_namespace() ? SO_SNDBUF : SO_SNDBUFFORCE, &ample, sizeof ample) ==
+          0);
   std::string sent;
   for (std::string block(8192, 'a'); ::write(ends[0], block.data(), block.size()) == 8192; ++block[0]) {
     sent += block;

@@ -388,7 +388,7 @@ LIVE_TEST("tty: output that is held up, by who types and by a program") {
   CHECK_EQ(take_all(typed.master), "before");
 }
 
-LIVE_TEST("tty: settings that are locked") {
+LIVE_TEST("tty: settings that are locked", {.needs_true_root = "lock the settings of a terminal"}) {
   const int slave = open_pair().slave;
   termios lock{};
   lock.c_lflag = ECHO;
