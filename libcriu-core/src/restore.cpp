@@ -42,6 +42,32 @@ base::Fd RestoreContext::internal(base::Fd fd) const {
 
 namespace {
 
+// With who does what they may not; none: the tree has no users of its own.
+std::unique_ptr<namespaces::Steward> make_users(RestoreContext& context, namespaces::RestoredUsers& users) {
+  users.make(context);
+  if (!users.own()) {
+    return nullptr;
+  }
+  auto steward = std::make_unique<namespaces::Steward>(context);
+  context.images.open_through([steward = steward.get()](const std::string& path) { return steward->open_image(path); });
+  return steward;
+}
+
+// In the namespaces that have been made for it. Of who bears it inside of its user namespace it is a brother.
+pid_t bear_root(const RestoreContext& context, task::Master& master, const namespaces::RestoredHome& home,
+                const namespaces::RestoredIpc& ipc) {
+  const bool as_sibling = context.options.sibling;
+  const auto inside = ipc.enter();
+  pid_t root = 0;
+  context.users->run(
+      [&] {
+        const namespaces::RestoredClocks clocks(context.images, context.checkpoint);
+        root = master.start(as_sibling || context.users->own(), home.own_pids());
+      },
+      as_sibling);
+  return root;
+}
+
 // From the birth of the tree to the moment it runs: where its pids and paths are what they were.
 void bring_to_life(RestoreContext& context, task::Master& master, task::Handover& handover,
                    const namespaces::RestoredHome& home, namespaces::RestoredIpc& ipc, sockets::Silence& silence,
@@ -116,11 +142,7 @@ pid_t restore(const Options& options) {
   loaded.require(checkpoint.inventory);
   plugins::tell(CR_PLUGIN_HOOK__RESTORE_INIT);
   context.objects.inherited = files::InheritedFds(context);
-  users.make(context);
-  const auto steward = users.own() ? std::make_unique<namespaces::Steward>(context) : nullptr;
-  if (steward != nullptr) {
-    context.images.open_through([&steward](const std::string& path) { return steward->open_image(path); });
-  }
+  const auto steward = make_users(context, users);
   users.run([&] { context.shared_objects.restore(context); });
   cgroups.make();
   namespaces::RestoredIpc ipc(context);
@@ -132,17 +154,7 @@ pid_t restore(const Options& options) {
 
   const Stopwatch forking;
   master.expect_us(restorer::Stage::forked);
-  const auto root = [&] {
-    const auto inside = ipc.enter();
-    pid_t born = 0;
-    users.run(
-        [&] {
-          const namespaces::RestoredClocks clocks(context.images, checkpoint);
-          born = master.start(options.sibling || users.own(), home.own_pids());
-        },
-        options.sibling);
-    return born;
-  }();
+  const auto root = bear_root(context, master, home, ipc);
   const ScriptContext scripts{context.images.fd(), root};
   const auto announce = [&](Event event) {
     const namespaces::RestoredHome::Outside outside(home);

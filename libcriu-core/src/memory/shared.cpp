@@ -61,7 +61,8 @@ int create_memfd(const char* name, unsigned flags, bool no_exec) {
 base::Fd open_own_mapping(std::uint64_t start, std::uint64_t end, int mode) {
   const auto range = fmt::format("{:x}-{:x}", start, end);
   base::Fd fd(::open(("/proc/self/map_files/" + range).c_str(), mode | O_CLOEXEC));
-  if (const auto* steward = namespaces::Steward::current(); !fd && errno == EPERM && steward != nullptr) {
+  const bool refused = !fd && (errno == EPERM || errno == EACCES);
+  if (const auto* steward = namespaces::Steward::current(); refused && steward != nullptr) {
     fd = steward->open_mapping(range, mode);
   }
   return fd;

@@ -245,6 +245,15 @@ class Saver {
   void check_sharing(const Mount& mount, images::mnt_entry& entry) {
     const bool shares = mount.shared != 0 && sources_.outer->has_group(mount.shared);
     entry.set_internal_sharing(mount.shared != 0 && !shares);
+    const bool hears =
+        !shares && mount.master != 0 && !has_group(mount.master) && sources_.outer->has_group(mount.master);
+    if (context_.users->own() && (shares || hears)) {
+      obstacle(
+          mount,
+          "what is mounted on it is mounted outside of the tree as well, or the other way round, which this version "
+          "does not restore for a tree with users of its own");
+      return;
+    }
     if (shares && !context_.options.external_sharing) {
       obstacle(mount,
                "what is mounted on it is mounted outside of the tree as well; --enable-external-sharing allows that");

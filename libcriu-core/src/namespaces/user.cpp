@@ -272,7 +272,7 @@ RestoredUsers::RestoredUsers(const RestoreContext& context) {
 
 // An id that is nobody's is no wish to a system call: it would leave the task root.
 void RestoredUsers::check_credentials(const RestoreContext& context) const {
-  const auto look = [this](const images::core_entry& core, const std::string& name) {
+  const auto look = [this, &context](const images::core_entry& core, const std::string& name) {
     const auto& creds = core.thread_core().creds();
     const auto users = {creds.uid(), creds.euid(), creds.suid(), creds.fsuid()};
     const auto groups = {creds.gid(), creds.egid(), creds.sgid(), creds.fsgid()};
@@ -282,6 +282,12 @@ void RestoredUsers::check_credentials(const RestoreContext& context) const {
     if (missing(entry_.uid_map(), users) || missing(entry_.gid_map(), groups) ||
         missing(entry_.gid_map(), creds.groups())) {
       throw Error("cannot restore", name + ": its user namespace has no such user or group", 0);
+    }
+    const auto& all = context.checkpoint.root().core.thread_core().creds().groups();
+    if (entry_.setgroups_denied() &&
+        !std::equal(all.begin(), all.end(), creds.groups().begin(), creds.groups().end())) {
+      throw Error("cannot restore", name + ": its groups are not those of the root task", 0,
+                  "in its user namespace nobody may change them");
     }
   };
   for (const auto& task : context.checkpoint.tasks) {

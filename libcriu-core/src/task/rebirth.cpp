@@ -279,7 +279,7 @@ class Rebirth {
       ::umask(fs.umask());
     }
     write_proc("oom_score_adj", task_.core.tc().has_oom_score_adj() && task_.core.tc().oom_score_adj() != 0,
-               task_.core.tc().oom_score_adj());
+               task_.core.tc().oom_score_adj(), true);
     write_proc("loginuid", task_.core.tc().has_loginuid() && task_.core.tc().loginuid() != ~0U,
                static_cast<std::int32_t>(task_.core.tc().loginuid()));
     write_proc("coredump_filter", task_.core.tc().extension().has_coredump_filter(),
@@ -288,14 +288,18 @@ class Rebirth {
   }
 
   // Attributes that are as they should be, or that this kernel or our rights do not let us set, are no reason to fail.
-  void write_proc(const char* name, bool wanted, std::int64_t value) {
+  // `by_root`: another process may do it, too.
+  void write_proc(const char* name, bool wanted, std::int64_t value, bool by_root = false) {
     if (!wanted) {
       return;
     }
     const base::Fd fd(::open(fmt::format("/proc/self/{}", name).c_str(), O_RDWR | O_CLOEXEC));
     const auto text = std::to_string(value);
-    if ((!fd || ::write(fd.get(), text.data(), text.size()) < 0) &&
-        (namespaces::Steward::current() == nullptr || !namespaces::Steward::current()->set_attribute(name, text))) {
+    bool written = fd && ::write(fd.get(), text.data(), text.size()) > 0;
+    if (const auto* steward = namespaces::Steward::current(); !written && by_root && steward != nullptr) {
+      written = steward->set_attribute(name, text);
+    }
+    if (!written) {
       LOG_WARN("{} of {} cannot be set to {}: {}", name, task_.name(), value, std::strerror(errno));
     }
   }
