@@ -20,6 +20,7 @@ import unittest
 CRIU = os.environ["CRIU_CLI"]
 INSIDE = "CRIU_FAULTS_INSIDE"
 LIMIT = 30
+ENVIRONMENT = {"PATH": "/bin:/usr/bin:/sbin:/usr/sbin"}
 EVENTS = ("pre-restore", "setup-namespaces", "post-setup-namespaces", "post-restore", "pre-resume", "network-unlock")
 # Ten mounts and more, each kind that is made in a way of its own.
 START = """set -e
@@ -55,6 +56,8 @@ def hierarchies():
 
 
 class Faults(unittest.TestCase):
+    first_user = 0  # who root of the container is outside
+
     @classmethod
     def setUpClass(cls):
         cls.base = tempfile.mkdtemp(prefix="criu-live-faults-")
@@ -94,11 +97,13 @@ class Faults(unittest.TestCase):
         for applet in ("sh", "sleep", "chroot", "umount", "ip"):
             os.symlink("busybox", f"{root}/bin/{applet}")
         os.mknod(root + "/dev/null", 0o666 | 0o020000, os.makedev(1, 3))
+        os.chmod(root + "/dev/null", 0o666)
         for group in cls.groups:
             os.mkdir(group)
-        command = ["unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--propagation", "private",
-                   "setsid", "sh", "-c", START, "sh", root]
-        starter = subprocess.Popen(command, env={"PATH": "/bin:/usr/bin:/sbin:/usr/sbin"})
+        os.chmod(cls.base, 0o755)
+        os.chown(root, cls.first_user, cls.first_user)
+        starter = cls.start(["unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--propagation",
+                             "private", "setsid", "sh", "-c", START, "sh", root])
         init = cls.await_child(starter.pid)
         for i in (0, 1):
             subprocess.run(["ip", "link", "add", f"outer{i}", "type", "veth", "peer", "name", f"eth{i}", "netns",
@@ -116,6 +121,10 @@ class Faults(unittest.TestCase):
         starter.wait()
         cls.reap()
         cls.remove_groups()
+
+    @classmethod
+    def start(cls, command):
+        return subprocess.Popen(command, env=ENVIRONMENT)
 
     @staticmethod
     def await_(condition):
@@ -258,6 +267,25 @@ class Faults(unittest.TestCase):
                     self.end_tree(self.root_pid(pidfile))
                 self.assert_nothing_left(f"{name} cut to {size}", ended=code == 0)
         self.assertGreater(failures, len(names))
+
+
+class FaultsOfUsers(Faults):
+    """The same of a container that has users of its own."""
+    first_user = 300000
+
+    @classmethod
+    def start(cls, command):
+        # Who makes the namespace is nobody in it, and so has no rights once it runs another program.
+        with subprocess.Popen(["unshare", "--user", "sh", "-c", "echo; read end"], env=ENVIRONMENT,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            holder.stdout.readline()
+            for name in ("uid_map", "gid_map"):
+                with open(f"/proc/{holder.pid}/{name}", "w", encoding="ascii") as file:
+                    file.write(f"0 {cls.first_user} 65536")
+            starter = super().start(["nsenter", "--user", "--target", str(holder.pid), "--setuid", "0", "--setgid", "0",
+                                     *command])
+            cls.await_child(starter.pid)
+        return starter
 
 
 if __name__ == "__main__":
