@@ -182,8 +182,11 @@ void Users::enter() const {
   check(::syscall(SYS_setresgid, group, group, group), what);
   check(::syscall(SYS_setresuid, user, user, user), what);
   // The kernel takes it away from who changes its user, and then the others of the tree could not have descriptors of
-  // this one.
-  check(::prctl(PR_SET_DUMPABLE, 1), what);
+  // this one. In a namespace that somebody else has made it stays away: its maker, who need not be root, could get at
+  // our memory.
+  if (ours_) {
+    check(::prctl(PR_SET_DUMPABLE, 1), what);
+  }
   check(::prctl(PR_SET_PDEATHSIG, SIGKILL), what);
 }
 
@@ -345,6 +348,7 @@ void RestoredUsers::make(const RestoreContext& context) {
   }
   write_map(task, "gid_map", as_text(entry_.gid_map()));
   ns_ = context.internal(task.open("ns/user", O_RDONLY | O_CLOEXEC));
+  ours_ = true;
 }
 
 }  // namespace criu::namespaces

@@ -77,6 +77,7 @@ class Users {
   void enter() const;
 
   base::Fd ns_;
+  bool ours_ = false;  // made by this program
   images::userns_entry entry_;
   std::vector<gid_t> groups_;  // that cannot be changed inside, as they are outside
   Stack stack_;
