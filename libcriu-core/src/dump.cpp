@@ -255,6 +255,7 @@ images::dump_stats_entry dump_tree(Options options, const namespaces::Home& home
 }  // namespace
 
 void dump(const Options& options) {
+  check_outside(options);
   image::Directory images(options.images_dir);
   link_parent(options, images);
   const ScriptContext scripts{images.fd(), options.tree};

@@ -106,6 +106,13 @@ images::dump_stats_entry copy_tree(const Options& options, const namespaces::Hom
 
 }  // namespace
 
+void check_outside(const Options& options) {
+  if (procfs::is_within(::getpid(), options.tree)) {
+    throw Error("The criu itself is within dumped tree.", {}, 0,
+                "it has to be started from outside of it: setsid -f, for one, leaves a tree");
+  }
+}
+
 void link_parent(const Options& options, const image::Directory& images) {
   const auto& parent = options.previous_images;
   if (parent.empty()) {
@@ -118,6 +125,7 @@ void link_parent(const Options& options, const image::Directory& images) {
 }
 
 void pre_dump(const Options& options) {
+  check_outside(options);
   const image::Directory images(options.images_dir);
   link_parent(options, images);
   const image::ScratchDirectory nowhere;

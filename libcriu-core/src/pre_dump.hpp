@@ -11,6 +11,9 @@ namespace criu {
 // said, and is not in the way of this.
 void pre_dump(const Options& options);
 
+// Throws base::Error when this process is in the tree, which it would stop with itself in it.
+void check_outside(const Options& options);
+
 // Makes the image directory say which checkpoint was before it (--prev-images-dir); nothing without the option.
 void link_parent(const Options& options, const image::Directory& images);
 

@@ -643,6 +643,14 @@ class RoundTrip(Case):
         self.end(process.pid, process)
         self.fails("dump", "-t", str(process.pid), "-D", "images", "-o", "a.log", says=str(process.pid))
 
+    def test_a_tree_that_it_is_in(self):
+        for command in ("dump", "pre-dump"):
+            script = f'{CRIU} {command} -t $$ -D {self.images} -o log; echo $?; :'
+            done = subprocess.run(["setsid", "sh", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, timeout=60, check=True)
+            self.assertIn("within dumped tree", done.stdout)
+            self.assertEqual(done.stdout.split()[-1], "1")
+
     def test_check_of_a_tree(self):
         process = self.victim()
         result = self.run_criu("check", "-t", str(process.pid))

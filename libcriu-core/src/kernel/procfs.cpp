@@ -161,6 +161,20 @@ Stat parse_stat(const std::string& text) {
   return stat;
 }
 
+bool is_within(pid_t task, pid_t root) {
+  try {
+    while (task > 0 && task != root) {
+      task = parse_stat(Task(task).read("stat")).ppid;
+    }
+  } catch (const Error& error) {
+    if (error.code() != ENOENT && error.code() != ESRCH) {
+      throw;
+    }
+    return false;
+  }
+  return task > 0;
+}
+
 namespace {
 
 template <typename T>

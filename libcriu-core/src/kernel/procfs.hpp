@@ -52,6 +52,8 @@ struct Stat {
   int exit_signal = 0;
 };
 Stat parse_stat(const std::string& text);
+// Whether `task` is `root` or descends from it. A task that is gone does not.
+bool is_within(pid_t task, pid_t root);
 
 // /proc/PID/status
 struct Status {
