@@ -93,6 +93,7 @@ struct Options {
   std::vector<std::pair<std::string, int>> inherit_fds;  // what the caller of a restore gives in their place
   bool ext_unix_any = false;                             // -x: peers of UNIX sockets may be outside of the tree,
   std::set<std::uint32_t> ext_unix_sk;                   // or only these
+  std::uint32_t rpc_socket = 0;  // the one that this is asked over; whose peer may be the tree's
   bool skip_in_flight = false;
   bool tcp_established = false;
   bool tcp_close = false;

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The C library, called as C programs call it. In a pid namespace of its own; $CRIU_CLI is the program that it starts,
 $LIBCRIU the library, $CRIU_H its header, $EXAMPLE the program of its documentation."""
+import contextlib
 import ctypes
 import errno
 import os
@@ -244,27 +245,99 @@ class Library(Case):
         self.assertEqual(lib.criu_dump_iters(callback), -7)
         self.assertTrue(alive(self.tree))
 
-    def test_service(self):
+    @contextlib.contextmanager
+    def service(self):
+        """Where it listens."""
         path = self.base + "/socket"
-        service = subprocess.Popen([CRIU, "service", "--address", path, "--pidfile", self.base + "/pid"],
-                                   stderr=subprocess.DEVNULL)
+        reader, writer = os.pipe()
+        service = subprocess.Popen([CRIU, "service", "--address", path, "--status-fd", str(writer)],
+                                   stderr=subprocess.DEVNULL, pass_fds=[writer])
         try:
-            until = time.monotonic() + 20
-            while not os.path.exists(path):
-                self.assertLess(time.monotonic(), until)
+            os.close(writer)
+            self.assertEqual(os.read(reader, 1), b"\0")
+            os.close(reader)
+            yield path
+        finally:
+            service.terminate()
+            service.wait()
+
+    def test_service(self):
+        with self.service() as path:
             lib.criu_set_service_address(path.encode())
             self.start()
             self.assertEqual(lib.criu_get_version(), 40200)
             self.assertEqual(lib.criu_dump(), 0, ctypes.get_errno())
             self.assertEqual(os.waitpid(self.tree, 0)[0], self.tree)
             self.assertEqual(lib.criu_restore(), self.tree)
-        finally:
-            service.terminate()
-            service.wait()
 
-    def test_a_checkpoint_of_itself_is_refused(self):
-        self.assertEqual(lib.criu_dump(), -errno.EBADE)
-        self.assertEqual(ctypes.get_errno(), errno.EBADRQC)
+    def start_itself(self):
+        """A process that asks for its own checkpoint, and notes what that has returned."""
+        self.tree = os.fork()
+        if self.tree == 0:
+            os.setsid()
+            null = os.open("/dev/null", os.O_RDWR)
+            for number in range(3):
+                os.dup2(null, number)
+            os.closerange(3, self.directory)
+            os.closerange(self.directory + 1, 1000)
+            result = lib.criu_dump()
+            with open(self.base + "/result", "a", encoding="ascii") as file:
+                file.write(f"{result}\n")
+            while True:
+                signal.pause()
+
+    def results(self, count):
+        until = time.monotonic() + 20
+        while True:
+            try:
+                with open(self.base + "/result", encoding="ascii") as file:
+                    lines = file.read().split()
+            except FileNotFoundError:
+                lines = []
+            if len(lines) == count:
+                return lines
+            self.assertLess(time.monotonic(), until, "nothing has been returned")
+
+    def check_restored_itself(self):
+        lib.criu_set_pid(self.tree)
+        self.assertEqual(lib.criu_restore(), self.tree, self.log())
+        self.assertEqual(self.results(1), ["1"])
+        self.assertEqual(self.children_of(self.tree), "")
+        self.assertTrue(alive(self.tree))
+
+    @staticmethod
+    def children_of(pid):
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return file.read()
+
+    def test_a_checkpoint_of_itself(self):
+        self.start_itself()
+        os.waitpid(self.tree, 0)
+        self.reap()  # the worker as well, whose last words are the images
+        self.check_restored_itself()
+
+    def test_a_checkpoint_of_itself_by_a_service(self):
+        with self.service() as path:
+            lib.criu_set_service_address(path.encode())
+            self.start_itself()
+            os.waitpid(self.tree, 0)
+            until = time.monotonic() + 20
+            while not os.path.exists(self.images + "/log") or "Dumping finished successfully" not in self.log():
+                self.assertLess(time.monotonic(), until)
+            self.check_restored_itself()
+
+    def test_itself_and_goes_on(self):
+        lib.criu_set_leave_running(True)
+        self.start_itself()
+        self.assertEqual(self.results(1), ["0"])
+        self.assertTrue(alive(self.tree))
+
+    def test_itself_with_notifications_is_refused(self):
+        callback = NOTIFY(lambda action, argument: 0)
+        lib.criu_set_notify_cb(callback)
+        self.start_itself()
+        self.assertEqual(self.results(1), [str(-errno.EBADE)])
+        self.assertIn("notify_scripts", self.log())
 
     def test_inherited_descriptor(self):
         reader, writer = os.pipe()

@@ -2,6 +2,7 @@
 #include "rpc/channel.hpp"
 
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <string>
@@ -68,6 +69,12 @@ void Channel::send(const images::criu_resp& response, int fd) {
   while ((sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL)) < 0 && errno == EINTR) {
   }
   check(sent, "answer the client");
+}
+
+std::uint32_t Channel::inode() const {
+  struct stat info {};
+  check(::fstat(socket_.get(), &info), "look at", "the socket");
+  return static_cast<std::uint32_t>(info.st_ino);
 }
 
 }  // namespace criu::rpc

@@ -5,6 +5,8 @@
 #include <rpc.pb.h>
 #include <sys/types.h>
 
+#include <cstdint>
+
 #include "base/fd.hpp"
 
 namespace criu::rpc {
@@ -21,6 +23,8 @@ class Channel {
   // Who is at the other end: whoever connected, or made the pair of sockets.
   pid_t peer() const { return peer_; }
   uid_t peer_user() const { return peer_user_; }
+  // The number that the kernel's diagnostics know our end by.
+  std::uint32_t inode() const;
   void close() { socket_.reset(); }
 
  private:

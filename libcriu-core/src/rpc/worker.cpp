@@ -19,6 +19,7 @@
 #include "check.hpp"
 #include "dump.hpp"
 #include "kernel/features.hpp"
+#include "kernel/procfs.hpp"
 #include "log.hpp"
 #include "options_table.hpp"
 #include "pre_dump.hpp"
@@ -167,7 +168,9 @@ class Worker {
     if (status != 0 && !response.has_cr_errmsg() && !log::first_error().empty()) {
       response.set_cr_errmsg(log::first_error().substr(0, longest_message));
     }
-    channel_.send(response);
+    if (!client_gone_) {
+      channel_.send(response);
+    }
     return status == 0 && request.type() == images::RESTORE ? become(request) : status;
   }
 
@@ -217,6 +220,7 @@ class Worker {
     }
     try {
       auto wanted = read_options(base_, request.opts(), origin_, command);
+      wanted.options.rpc_socket = channel_.inode();
       if (request.opts().notify_scripts()) {
         wanted.options.listener = std::make_shared<Notifier>(channel_);
       }
@@ -238,15 +242,18 @@ class Worker {
   }
 
   int dump(const criu_req& request) {
-    if (request.opts().pid() == 0 || request.opts().pid() == origin_.client) {
-      throw BadRequest("not supported by this version yet", "the dump of the client itself", 0,
-                       "a helper process can ask for it, with the pid of whom to dump");
-    }
     const auto wanted = prepare(request, dump_command);
-    if (::kill(wanted.options.tree, 0) != 0 && errno == ESRCH) {
-      throw Error("dump", fmt::format("task {}", wanted.options.tree), ESRCH);
+    const auto& options = wanted.options;
+    if (options.tree <= 0 || (::kill(options.tree, 0) != 0 && errno == ESRCH)) {
+      throw Error("dump", fmt::format("task {}", options.tree), ESRCH);
     }
-    criu::dump(wanted.options);
+    const bool of_itself = procfs::is_within(origin_.client, options.tree);
+    if (of_itself && options.listener != nullptr) {
+      throw BadRequest("cannot dump", "the client itself, with notify_scripts", 0,
+                       "it stands still when it would have to answer");
+    }
+    criu::dump(options);
+    client_gone_ = of_itself && options.final_state == FinalState::killed;
     return 0;
   }
 
@@ -335,7 +342,8 @@ class Worker {
   Channel& channel_;
   const Options& base_;
   Origin origin_;
-  bool in_series_ = false;  // of pre-dumps
+  bool in_series_ = false;    // of pre-dumps
+  bool client_gone_ = false;  // it was in the tree that it had dumped; the restored one finds its answer there
 };
 
 // Some clients start the worker without them, and the next descriptor that is opened is not to be taken for one.

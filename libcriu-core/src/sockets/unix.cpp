@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <poll.h>
+#include <rpc.pb.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -156,6 +157,13 @@ void save_external(Saver& saver, const Description& description, const images::u
   saver.put(entry);
 }
 
+// The peer is who makes this checkpoint: the next to be heard from it is that all is restored.
+void save_service(images::unix_sk_entry& socket) {
+  socket.set_uflags(service_flag);
+  socket.set_state(closed);
+  socket.set_peer(0);
+}
+
 // Who waits to be accepted must be of the tree, and silent: what it sent lies where nobody can look.
 void check_pending(Saver& saver, const Description& description, const UnixInfo& info) {
   if (saver.dump().options.skip_in_flight) {
@@ -190,6 +198,12 @@ void save_late(Saver& saver, const Description& description, images::file_entry&
   if (info->state == listening) {
     return check_pending(saver, description, *info);
   }
+  if (const auto ours = saver.dump().options.rpc_socket; ours != 0 && socket.ino() == ours) {
+    throw Error("cannot dump", description.what() + " is the service's end of the connection that this is asked over",
+                0, "the tree has to close it");
+  } else if (ours != 0 && socket.peer() == ours) {
+    return save_service(socket);
+  }
   if (socket.peer() == 0 && info->has_peer) {
     socket.set_peer(survey.diagnostics.listener_of(socket.ino()));
     if (socket.peer() != 0 && !survey.unix_met.contains(socket.peer())) {
@@ -221,9 +235,12 @@ void check_entry(const images::unix_sk_entry& entry) {
       (entry.state() == listening && entry.type() == SOCK_DGRAM) || entry.backlog() > 0x7fffffff) {
     throw Error("corrupt checkpoint", what_is(entry), 0);
   }
-  if ((entry.uflags() & ~extern_flag) != 0) {
+  if (is_service(entry) && (entry.state() != closed || entry.peer() != 0)) {
+    throw Error("corrupt checkpoint", what_is(entry), 0);
+  }
+  if ((entry.uflags() & ~(extern_flag | service_flag)) != 0) {
     throw Error("not supported by this version",
-                fmt::format("{}: it was connected to the dumping service or saved by a plugin", what_is(entry)), 0);
+                fmt::format("{}: it was to be given by the caller or by a plugin", what_is(entry)), 0);
   }
 }
 
@@ -280,6 +297,9 @@ class Web {
     return (mutual(node) && !(has_followers(node) || has_followers(*peer))) || peer->entry->name().empty();
   }
   bool lost_its_peer(const Node& node) const {
+    if (is_service(*node.entry)) {
+      return true;
+    }
     // A datagram socket counts as established also when others are connected to it.
     return node.entry->peer() == 0 &&
            (node.entry->type() == SOCK_DGRAM ? node.entry->peer_gone() : node.entry->state() == established);
@@ -291,6 +311,7 @@ class Web {
   void accept_pair(std::vector<base::Fd>& made, std::size_t client, std::size_t server);
   void fill(const Node&);
   void send_from(const Node&, const Packet&);
+  void tell_restored(const Node&);
   const TaskImage& holder_of(const Node&, const TaskImage& maker);
   void connect_one(const Node&, const TaskImage& maker);
   void connect_all(const TaskImage& maker);
@@ -506,6 +527,20 @@ void Web::fill(const Node& node) {
   }
 }
 
+// As the answer to what it had asked for when it was dumped.
+void Web::tell_restored(const Node& node) {
+  const auto peer = context_.objects.lost_peers.find(node.entry->id());
+  if (!is_service(*node.entry) || peer == context_.objects.lost_peers.end()) {
+    return;
+  }
+  images::criu_resp response;
+  response.set_type(images::DUMP);
+  response.set_success(true);
+  response.mutable_dump()->set_restored(true);
+  const auto packet = response.SerializeAsString();
+  check(::send(peer->second.get(), packet.data(), packet.size(), MSG_NOSIGNAL), "answer", what_is(*node.entry));
+}
+
 // A task that has a socket open; whoever makes it, where only a queue has it.
 const TaskImage& Web::holder_of(const Node& node, const TaskImage& maker) {
   if (holders_.empty()) {
@@ -618,6 +653,7 @@ void Web::connect(const TaskImage& maker) {
   }
   for (const auto& node : nodes_) {
     fill(node);
+    tell_restored(node);
   }
   for (const auto& node : nodes_) {
     context_.objects.lost_peers.erase(node.entry->id());
