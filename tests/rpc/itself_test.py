@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Programs that ask for a checkpoint of themselves over the RPC. In a pid namespace of its own; $CRIU_CLI is the program,
-$RPC_PROTO its messages, $CRIT shows images."""
+"""Programs that ask for a checkpoint of themselves over the RPC. In a pid namespace of its own; $CRIU_CLI is the
+program, $RPC_PROTO its messages, $CRIT shows images."""
 import errno
 import json
 import os
