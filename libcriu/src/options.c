@@ -66,8 +66,11 @@ static int put_text(char** place, const char* text) {
 }
 
 int criu_local_set_service_address(criu_opts* opts, const char* path) {
-  opts->comm = CRIU_COMM_SK;
-  return put_text(&opts->address, path != NULL ? path : default_address);
+  const int result = put_text(&opts->address, path != NULL ? path : default_address);
+  if (result == 0) {
+    opts->comm = CRIU_COMM_SK;
+  }
+  return result;
 }
 int criu_set_service_address(const char* path) { return criu_local_set_service_address(criu_global, path); }
 
@@ -78,8 +81,11 @@ void criu_local_set_service_fd(criu_opts* opts, int fd) {
 void criu_set_service_fd(int fd) { criu_local_set_service_fd(criu_global, fd); }
 
 int criu_local_set_service_binary(criu_opts* opts, const char* path) {
-  opts->comm = CRIU_COMM_BIN;
-  return put_text(&opts->binary, path != NULL ? path : default_binary);
+  const int result = put_text(&opts->binary, path != NULL ? path : default_binary);
+  if (result == 0) {
+    opts->comm = CRIU_COMM_BIN;
+  }
+  return result;
 }
 int criu_set_service_binary(const char* path) { return criu_local_set_service_binary(criu_global, path); }
 

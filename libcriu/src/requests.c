@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /* Requests: finding somebody who answers, asking, and serving what is asked back meanwhile. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -51,7 +52,10 @@ static int connect_to(struct worker* worker, const char* address) {
 }
 
 static void become_worker(const criu_opts* opts, const sigset_t* mask, int fd, bool apart) {
-  sigprocmask(SIG_SETMASK, mask, NULL);
+  /* It has children of its own to wait for, whatever the caller does about its. */
+  sigset_t own = *mask;
+  sigdelset(&own, SIGCHLD);
+  sigprocmask(SIG_SETMASK, &own, NULL);
   /* Who asks for a checkpoint of itself cannot have the worker among its children. */
   if (apart && daemon(0, 1) != 0) {
     _exit(1);
@@ -60,6 +64,8 @@ static void become_worker(const criu_opts* opts, const sigset_t* mask, int fd, b
   if (send(fd, &pid, sizeof pid, MSG_NOSIGNAL) != (ssize_t)sizeof pid) {
     _exit(1);
   }
+  /* Of all that other threads start meanwhile, only this program is to have it. */
+  fcntl(fd, F_SETFD, 0);
   char number[16];
   snprintf(number, sizeof number, "%d", fd);
   execlp(opts->binary, opts->binary, "swrk", number, (char*)NULL);
@@ -69,7 +75,7 @@ static void become_worker(const criu_opts* opts, const sigset_t* mask, int fd, b
 /* Its end is waited for here, whatever the program does about its other children. */
 static int start_worker(struct worker* worker, const criu_opts* opts, bool apart) {
   int ends[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) != 0) {
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
     return fail(ECOMM);
   }
   sigset_t block;
