@@ -168,6 +168,8 @@ int main(void) {
 }
 """)
         run("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "version.c", "-o", "version", *self.flags("criu"))
+        run("c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-x", "c++", "version.c", "-o", "version-cpp",
+            *self.flags("criu"))
         path = os.path.join(self.libdir, "libcriu.so")
         self.assertEqual(os.path.basename(os.path.realpath(path)), "libcriu.so.2.0")
         self.assertIn("[libcriu.so.2]", run("readelf", "-d", path))

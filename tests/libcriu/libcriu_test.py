@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """The C library, called as C programs call it. In a pid namespace of its own; $CRIU_CLI is the program that it starts,
-$LIBCRIU the library, $CRIU_H its header, $EXAMPLE the program of its documentation."""
+$LIBCRIU the library, $CRIU_H its header, $EXAMPLE the program of its documentation, $API what is known of its
+interface, $RPC_PROTO the messages, $EXAMPLE_SOURCE what $DOCUMENTATION shows."""
 import contextlib
 import ctypes
 import errno
@@ -15,6 +16,9 @@ import sys
 import tempfile
 import time
 import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../rpc"))
+from client import decode  # noqa: E402
 
 CRIU = os.environ["CRIU_CLI"].encode()
 PR_SET_CHILD_SUBREAPER = 36
@@ -94,7 +98,129 @@ class Case(unittest.TestCase):
         self.assertEqual(os.waitpid(self.tree, 0)[0], self.tree)
 
 
+class Options(Case):
+    """What reaches whoever is asked."""
+    NUMBERS = [("pid", 4711), ("images_dir_fd", 11), ("work_dir_fd", 12), ("log_level", 3), ("pidfd_store_sk", 13),
+               ("cpu_cap", 5), ("ghost_limit", 1 << 31), ("timeout", 90), ("manage_cgroups_mode", 4),
+               ("network_lock", 2), ("pre_dump_mode", 2), ("empty_ns", 0x40000000)]
+    SWITCHES = ["leave_running", "ext_unix_sk", "tcp_established", "tcp_skip_in_flight", "tcp_close", "weak_sysctls",
+                "evasive_devices", "shell_job", "skip_file_rwx_check", "orphan_pts_master", "file_locks", "track_mem",
+                "auto_dedup", "force_irmap", "link_remap", "manage_cgroups", "auto_ext_mnt", "ext_sharing",
+                "ext_masters", "mntns_compat_mode", "unprivileged"]
+    TEXTS = [("set_parent_images", "parent_img"), ("set_log_file", "log_file"), ("set_root", "root"),
+             ("set_freeze_cgroup", "freeze_cgroup"), ("set_lsm_profile", "lsm_profile"),
+             ("set_lsm_mount_context", "lsm_mount_context"), ("set_config_file", "config_file")]
+    LISTS = [("add_enable_fs", "enable_fs"), ("add_skip_mnt", "skip_mnt"), ("add_irmap_path", "irmap_scan_paths"),
+             ("add_external", "external")]
+    LOCAL_TEXTS = [("add_cg_props", "cgroup_props"), ("add_cg_props_file", "cgroup_props_file"),
+                   ("add_cg_yard", "cgroup_yard")]
+
+    def setUp(self):
+        super().setUp()
+        self.assertEqual(lib.criu_init_opts(), 0)
+        self.local = ctypes.c_void_p(None)
+        self.assertEqual(lib.criu_local_init_opts(ctypes.byref(self.local)), 0)
+        self.addCleanup(lambda: lib.criu_local_free_opts(self.local))
+
+    def both(self, name, *arguments, result=0):
+        """The same to the global set and to the other one. Functions that return nothing leave what they like."""
+        for returned in (getattr(lib, "criu_" + name)(*arguments),
+                         getattr(lib, "criu_local_" + name)(self.local, *arguments)):
+            if result is not None:
+                self.assertEqual(returned, result, name)
+
+    def sent(self):
+        """The options of a request, which are the same from both."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        requests = []
+        with ours, theirs:
+            self.both("set_service_fd", theirs.fileno(), result=None)
+            for ask in (lib.criu_pre_dump, lambda: lib.criu_local_pre_dump(self.local)):
+                ours.send(b"\x08\x0d\x10\x01")  # the answer: SINGLE_PRE_DUMP, success
+                self.assertEqual(ask(), 0)
+                requests.append(decode("criu_req", ours.recv(65536)))
+        self.assertEqual(requests[0], requests[1])
+        self.assertEqual(requests[0]["type"], 13)
+        return requests[0]["opts"]
+
+    def test_nothing_but_what_was_set(self):
+        self.assertEqual(self.sent(), {"images_dir_fd": -1})
+
+    def test_numbers_and_switches(self):
+        for name, value in self.NUMBERS:
+            self.both("set_" + name, value, result=0 if name in ("network_lock", "pre_dump_mode") else None)
+        numbers = dict(self.NUMBERS)
+        for value in (True, False):
+            for name in self.SWITCHES:
+                self.both("set_" + name, value, result=None)
+            self.assertEqual(self.sent(), {**numbers, **{name: value for name in self.SWITCHES}})
+
+    def test_texts_and_lists(self):
+        wanted = {"images_dir_fd": -1}
+        for name, field in self.TEXTS:
+            self.both(name, b"not the last word")
+            self.both(name, field.encode())
+            wanted[field] = field
+        for name, field in self.LISTS:
+            self.both(name, b"first")
+            self.both(name, field.encode())
+            wanted[field] = ["first", field]
+        self.assertEqual(self.sent(), wanted)
+
+    def test_what_only_local_sets_have(self):
+        for name, field in self.LOCAL_TEXTS:
+            self.assertEqual(getattr(lib, "criu_local_" + name)(self.local, field.encode()), 0)
+        for controller in (b"cpu", b"pids"):
+            self.assertEqual(lib.criu_local_add_cg_dump_controller(self.local, controller), 0)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            lib.criu_local_set_service_fd(self.local, theirs.fileno())
+            ours.send(b"\x08\x0d\x10\x01")
+            self.assertEqual(lib.criu_local_pre_dump(self.local), 0)
+            self.assertEqual(decode("criu_req", ours.recv(65536))["opts"],
+                             {"images_dir_fd": -1, "cgroup_dump_controller": ["cpu", "pids"],
+                              **{field: field for _, field in self.LOCAL_TEXTS}})
+
+    def test_what_has_parts(self):
+        words = (ctypes.c_char_p * 3)(b"sh", b"-c", b"more than asked for")
+        for count in (3, 2):
+            self.both("set_exec_cmd", count, words)
+        self.both("set_page_server_address_port", b"::1", 7)
+        self.both("set_notify_cb", NOTIFY(lambda action, argument: 0), result=None)
+        self.both("add_unix_sk", 4294967295)
+        self.both("add_ext_mount", b"key", b"val")
+        self.both("add_veth_pair", b"in", b"out")
+        self.both("add_cg_root", b"cpu", b"/one")
+        self.both("add_cg_root", None, b"/all")
+        self.both("add_inherit_fd", 5, b"pipe:[1]")
+        self.both("join_ns_add", b"user", b"/user", b"7,7")
+        self.both("join_ns_add", b"net", b"/net", None)
+        self.assertEqual(self.sent(), {
+            "images_dir_fd": -1, "exec_cmd": ["sh", "-c"], "ps": {"address": "::1", "port": 7}, "notify_scripts": True,
+            "ext_unix_sk": True, "unix_sk_ino": [{"inode": 4294967295}], "ext_mnt": [{"key": "key", "val": "val"}],
+            "veths": [{"if_in": "in", "if_out": "out"}],
+            "cg_root": [{"ctrl": "cpu", "path": "/one"}, {"path": "/all"}],
+            "inherit_fd": [{"key": "pipe:[1]", "fd": 5}],
+            "join_ns": [{"ns": "user", "ns_file": "/user", "extra_opt": "7,7"}, {"ns": "net", "ns_file": "/net"}]})
+
+
 class Library(Case):
+    def test_what_is_known_of_the_interface(self):
+        said = subprocess.run([os.environ["API"]], stdout=subprocess.PIPE, text=True, check=False)
+        self.assertEqual((said.returncode, said.stdout), (0, "140 functions\n"))
+
+    def test_as_an_engine_that_loads_it(self):
+        os.mkdir(self.base + "/bin")
+        os.symlink(CRIU, self.base.encode() + b"/bin/criu")
+        pid = self.start()
+        engine = subprocess.Popen([os.environ["API"], str(pid), self.images], stdout=subprocess.PIPE, text=True,
+                                  env={**os.environ, "PATH": f"{self.base}/bin:{os.environ['PATH']}"})
+        os.waitpid(pid, 0)
+        self.assertEqual(engine.stdout.readline(), f"{pid}\n")
+        os.kill(pid, signal.SIGTERM)
+        self.assertEqual(engine.wait(20), signal.SIGTERM)
+        engine.stdout.close()
+
     def test_every_name_of_the_header_is_there(self):
         with open(os.environ["CRIU_H"], encoding="ascii") as file:
             names = re.findall(r"CRIU_API [^;]*?\b(criu_\w+)(?=\(|;)", file.read())
@@ -191,6 +317,81 @@ class Library(Case):
                 ours.send(answer)
                 self.assertEqual((lib.criu_check(), ctypes.get_errno()), (-result, result))
                 self.assertEqual(ours.recv(99), b"\x08\x03")
+
+    def test_a_service_that_dies(self):
+        path = self.base + "/socket"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(path)
+            listener.listen()
+            service = os.fork()
+            if service == 0:
+                connection, _ = listener.accept()
+                connection.recv(65536)
+                os._exit(0)
+            lib.criu_set_service_address(path.encode())
+            self.assertEqual((lib.criu_check(), ctypes.get_errno()), (-errno.ECOMM, errno.ECOMM))
+            os.waitpid(service, 0)
+
+    def test_children_are_not_reported(self):
+        """Callers have their own ways with SIGCHLD."""
+        for handler, mask in ((signal.SIG_IGN, set()), (signal.SIG_DFL, {signal.SIGCHLD})):
+            before = signal.signal(signal.SIGCHLD, handler)
+            signal.pthread_sigmask(signal.SIG_BLOCK, mask)
+            try:
+                self.start()
+                self.assertEqual(lib.criu_dump(), 0, ctypes.get_errno())
+                self.reap()
+                self.assertEqual(lib.criu_restore(), self.tree, self.log())
+                self.assertTrue(alive(self.tree))
+                self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, set()), mask)
+            finally:
+                signal.signal(signal.SIGCHLD, before)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, mask)
+            self.end_tree()
+
+    def test_a_command_that_follows(self):
+        self.dumped()
+        words = (ctypes.c_char_p * 3)(b"sh", b"-c", f"echo $PPID >{self.base}/follows".encode())
+        self.assertEqual(lib.criu_set_exec_cmd(3, words), 0)
+        self.assertEqual(lib.criu_restore(), self.tree)
+        with open(self.base + "/follows", encoding="ascii") as file:  # it was the worker, and has been waited for
+            self.assertEqual(int(file.read()), os.getpid())
+
+    def test_external_file(self):
+        first, second = self.base + "/first", self.base + "/second"
+        script = f"exec 7>>{first}; trap 'echo heard >&7' USR1; echo ready >&7; while :; do sleep 0.01; done"
+        process = subprocess.Popen(["setsid", "sh", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        self.tree = process.pid
+        process.returncode = 0
+        self.await_text(first, "ready\n")
+        with open(f"/proc/{self.tree}/fdinfo/7", encoding="ascii") as file:
+            mount = re.search(r"mnt_id:\s*(\d+)", file.read())[1]
+        key = f"file[{int(mount):x}:{os.stat(first).st_ino:x}]".encode()
+        lib.criu_set_pid(self.tree)
+        self.assertEqual(lib.criu_add_external(key), 0)
+        self.assertEqual(lib.criu_dump(), 0, self.log())
+        self.reap()
+        os.unlink(first)
+        given = os.open(second, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.set_inheritable(given, True)
+        self.assertEqual(lib.criu_add_inherit_fd(given, key), 0)
+        self.assertEqual(lib.criu_restore(), self.tree, self.log())
+        os.close(given)
+        os.kill(self.tree, signal.SIGUSR1)
+        self.await_text(second, "heard\n")
+
+    def await_text(self, path, text):
+        until = time.monotonic() + 20
+        while True:
+            try:
+                with open(path, encoding="ascii") as file:
+                    if file.read() == text:
+                        return
+            except FileNotFoundError:
+                pass
+            self.assertLess(time.monotonic(), until, path)
+            time.sleep(0.001)
 
     def test_notifications(self):
         self.start()
@@ -361,6 +562,12 @@ class Library(Case):
         os.kill(self.tree, signal.SIGUSR1)
         self.assertEqual(os.read(reader, 99), b"heard\n")
         os.close(reader)
+
+    def test_the_example_is_the_documentations(self):
+        with open(os.environ["DOCUMENTATION"], encoding="ascii") as file:
+            shown = re.search(r"```c\n(.*?)```", file.read(), re.DOTALL)[1]
+        with open(os.environ["EXAMPLE_SOURCE"], encoding="ascii") as file:
+            self.assertEqual(shown, file.read().split("\n", 1)[1])  # without its licence
 
     def test_example(self):
         pid = self.start()
