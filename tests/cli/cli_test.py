@@ -102,7 +102,10 @@ class Talking(Case):
         self.fails("pre-dump", says="pid not specified")
         self.fails("pre-dump", "-t", "4194300", says="task 4194300: No such process")
         self.fails("pre-dump", "-t1", "--lazy-pages", says="--lazy-pages: not supported")
-        self.fails("pre-dump", "-t1", "--prev-images-dir", "nowhere", says="--prev-images-dir nowhere")
+        with subprocess.Popen(["sleep", "1000"]) as other:
+            self.fails("pre-dump", "-t", str(other.pid), "--prev-images-dir", "nowhere",
+                       says="--prev-images-dir nowhere")
+            other.kill()
 
     def test_removed_and_later_commands(self):
         self.fails("exec", says='The "exec" action is deprecated by the Compel library.', code=255)
