@@ -526,6 +526,32 @@ class RoundTrip(Case):
         self.assertIn(self.state(process.pid), "SR")
         self.assertIn("Dumping FAILED.", self.read("images/dump.log"))
 
+    def test_a_sleep_that_ends_just_before_its_task_is_stopped(self):
+        """The sleep is over, but the task, which has the lowest of priorities, has no processor to find that out: a
+        script of the restore has it for itself, and after it the restore."""
+        length, busy = 0.8, 0.15
+        began = time.monotonic()
+        process = subprocess.Popen(["setsid", "chrt", "--idle", "0", "sleep", str(length)], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+        self.addCleanup(self.end, process.pid, process)
+        self.wait_for(lambda: self.read("/proc", str(process.pid), "wchan") == "hrtimer_nanosleep" and
+                      self.read("/proc", str(process.pid), "comm") == "sleep\n")
+        self.assertEqual(self.run_criu("dump", "-t", str(process.pid), "-D", "images").returncode, 0)
+        process.wait()
+        before = max(length - (time.monotonic() - began) - busy / 2, 0)
+        spin = f"import time; end = time.monotonic() + {busy}\nwhile time.monotonic() < end: pass"
+        script = self.write("script", "#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION = post-restore ] || exit 0\n"
+                            f"sleep {before}\nexec {sys.executable} -c '{spin}'\n", 0o700)
+        processor = min(os.sched_getaffinity(0))
+
+        def go_before_others():
+            os.sched_setaffinity(0, {processor})
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(40))
+        result = self.run_criu("restore", "-d", "-D", "images", "--action-script", script, preexec_fn=go_before_others)
+        self.addCleanup(self.end, process.pid)
+        self.assertEqual(result.returncode, 0, result)
+        self.wait_for(lambda: not os.path.exists(f"/proc/{process.pid}") or self.state(process.pid) == "Z")
+
     def test_affinity(self):
         """A thread's processors are saved, and come back when they are asked for."""
         mine = os.sched_getaffinity(0)

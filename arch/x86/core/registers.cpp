@@ -415,6 +415,11 @@ bool enters_sleep(pid_t tid) {
   return now.orig_rax == SYS_clock_nanosleep && static_cast<long>(now.rax) == -ENOSYS;
 }
 
+bool enters_gate(pid_t tid) {
+  const auto now = registers_now(tid);
+  return now.orig_rax == SYS_futex && now.rsi == FUTEX_WAIT && static_cast<long>(now.rax) == -ENOSYS;
+}
+
 void restore_registers(pid_t tid, const images::core_entry& core, bool asleep) {
   const auto& info = core.thread_info();
   const auto what = fmt::format("thread {}", tid);

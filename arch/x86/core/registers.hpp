@@ -42,6 +42,8 @@ enum class Sleeping {
 Sleeping where_asleep(pid_t tid);
 // Whether the thread is stopped at the entry of that sleep.
 bool enters_sleep(pid_t tid);
+// Or at the entry of the wait at the last gate, the sleep behind it.
+bool enters_gate(pid_t tid);
 
 // Puts the image's registers into a stopped thread, replacing whatever it was doing. `asleep`: it was stopped in the
 // rest of its interrupted sleep. Errors name the thread.

@@ -133,15 +133,15 @@ void Handover::stop() {
   });
 }
 
-// A thread may have been stopped before it reached its sleep: it is led there system call by system call, and stopped
-// again inside.
+// A thread may have been stopped before it reached its sleep, or between that and the gate: it is led there system call
+// by system call, and stopped again inside. Beyond the gate it would never come.
 void Handover::put_to_sleep(pid_t tid) {
   auto where = arch::where_asleep(tid);
   while (where == arch::Sleeping::not_yet) {
     do {
       check(::ptrace(PTRACE_SYSCALL, tid, nullptr, nullptr), "run", std::to_string(tid));
       expect_stop(tid, SIGTRAP | 0x80, "on its way to sleep");
-    } while (!arch::enters_sleep(tid));
+    } while (!arch::enters_sleep(tid) && !arch::enters_gate(tid));
     check(::ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr), "stop", std::to_string(tid));
     check(::ptrace(PTRACE_CONT, tid, nullptr, nullptr), "run", std::to_string(tid));
     expect_stop(tid, SIGTRAP | PTRACE_EVENT_STOP << 8, "asleep");
