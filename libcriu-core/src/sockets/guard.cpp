@@ -117,8 +117,11 @@ std::string Guard::serve(const outside::Request& request) {
       complete_ = true;
       if (lock_ != nullptr) {
         lock_->is_left();
+        lock_->hand_over();
       }
-      await_keepers();
+      if (!await_keepers() && lock_ != nullptr) {
+        lock_->take_back();
+      }
       lock_.reset();
       break;
     case Call::end:
@@ -198,7 +201,8 @@ void Guard::be_keeper(Line& line, const std::vector<Kept>& kept) {
     if (over && silent_) {
       fall_silent(kept);
     }
-    if (died && first && lock_ != nullptr) {
+    // Who let the tree go has unlocked before; who ended it leaves that to us, since it may be killed any moment.
+    if ((died || over) && first && lock_ != nullptr) {
       lock_->end_for_owner();
     }
   } catch (const std::exception& error) {
@@ -217,18 +221,21 @@ void Guard::fall_silent(const std::vector<Kept>& kept) {
   }
 }
 
-void Guard::await_keepers() {
+bool Guard::await_keepers() {
+  bool good = true;
   for (const auto& keeper : keepers_) {
     int status = 0;
     while (::waitpid(keeper.pid, &status, 0) < 0 && errno == EINTR) {
     }
     if (status != 0) {
+      good = false;
       const auto* complaint = keeper.line->complaint;
       LOG_ERROR("the connections of the tree, which may be {}, are not all as they should be: {}",
                 silent_ ? "gone" : "stopped", complaint[0] != '\0' ? complaint : "who kept them was killed");
     }
   }
   keepers_.clear();
+  return good;
 }
 
 }  // namespace criu::sockets

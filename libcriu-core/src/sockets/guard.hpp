@@ -46,7 +46,7 @@ class Guard {
   void keep(const outside::Request&);
   [[noreturn]] void be_keeper(Line&, const std::vector<Kept>&);
   void fall_silent(const std::vector<Kept>&);
-  void await_keepers();
+  bool await_keepers();  // whether all of them did what they are for
 
   pid_t root_;
   int network_;

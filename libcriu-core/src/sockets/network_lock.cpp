@@ -162,6 +162,8 @@ void NetworkLock::hand_over() {
   }
 }
 
+void NetworkLock::take_back() { impl_->engaged = true; }
+
 unsigned NetworkLock::tables() const { return impl_->use != nullptr ? impl_->use->tables() : 0; }
 
 void NetworkLock::leave(const std::string& name, const std::string& owner) {

@@ -45,11 +45,12 @@ class NetworkLock {
   // Another process has done so.
   void is_left();
   // In a process that was forked to outlive this one, before anything is dropped; and then, when this one has died,
-  // however far it came: in place of its destructor.
+  // however far it came, or has handed it over: in place of its destructor.
   void is_kept();
   void end_for_owner();
   // In who still lives: the other process is to end it.
   void hand_over();
+  void take_back();  // it has failed
   // The tables that iptables made for it, to be given to remove_lock.
   unsigned tables() const;
 
