@@ -15,6 +15,7 @@
 
 #include <array>
 #include <filesystem>
+#include <fstream>
 #include <vector>
 
 #include "base/fd.hpp"
@@ -75,7 +76,32 @@ void remove_userns_image(const std::string& images) {
   }
 }
 
+constexpr const char* ping_groups = "/proc/sys/net/ipv4/ping_group_range";
+
+void fewer_groups(const std::string& images) {
+  for (const auto& file : std::filesystem::directory_iterator(images)) {
+    if (file.path().filename().string().starts_with("netns-")) {
+      auto text = read_text(file.path());
+      if (const auto at = text.find("50\t105"); at != std::string::npos) {
+        text.replace(at, 6, "50\t104");
+        std::ofstream(file.path(), std::ios::binary) << text;
+      }
+    }
+  }
+}
+
 }  // namespace
+
+// The range spans both extents, whose ids outside are far apart. The image has it as the tree does: with one group less
+// there, the tree finds one less.
+LIVE_TEST("users: groups that may ping",
+          {.users = {extents, extents}, .tamper = fewer_groups, .most_rounds = 1, .not_dry = true}) {
+  REQUIRE(::mount(nullptr, "/proc/sys", nullptr, MS_REMOUNT | MS_BIND, nullptr) == 0);  // no longer read-only
+  std::ofstream(ping_groups) << "50 105";
+  REQUIRE(read_text(ping_groups) == "50\t105\n");
+  checkpoint_here();
+  CHECK_EQ(read_text(ping_groups), std::string("50\t104\n"));
+}
 
 LIVE_TEST("users: several ranges of them, and files of each", {.users = {extents, extents}}) {
   const std::string top = "/dev/shm/criu-live-users";

@@ -87,7 +87,7 @@ void save_net(DumpContext& dump, const Home& home) {
   kernel::Netlink netlink(NETLINK_ROUTE);
   dump.attempt([&] { save_links(dump, netlink, id); });
   dump.attempt([&] { save_tables(dump, netlink, id, entry); });
-  dump.attempt([&] { read_net_sysctls(entry); });
+  dump.attempt([&] { read_net_sysctls(entry, *dump.users); });
   dump.images.put(image::type::netns, id, entry);
   if (!dump.look_only) {
     dump.attempt([&] {
@@ -152,7 +152,7 @@ void RestoredNet::make() {
   }
   inner_ = context_.internal(current_net());
   inside_.emplace(context_.internal(kernel::Netlink::socket(NETLINK_ROUTE)));
-  write_net_sysctls(entry_, context_.options.weak_sysctls);
+  write_net_sysctls(entry_, *context_.users, context_.options.weak_sysctls);
   links_->make(*inside_, inner_.get());
   restore_tables(context_, *inside_, ns_id_, entry_);
   links_->settle();

@@ -6,12 +6,15 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <functional>
 #include <optional>
 #include <span>
+#include <sstream>
 
 #include "base/error.hpp"
 #include "base/fd.hpp"
 #include "log.hpp"
+#include "namespaces/user.hpp"
 
 namespace criu::namespaces {
 
@@ -139,10 +142,10 @@ void read_number(const std::string& name, images::sysctl_entry& entry) {
   }
 }
 
-void read_text(const std::string& name, images::sysctl_entry& entry, bool with_end) {
+void read_text(const std::string& name, images::sysctl_entry& entry) {
   entry.set_type(images::CTL_STR);
   if (const auto text = read(name)) {
-    entry.set_sarg(with_end ? *text + "\n" : *text);
+    entry.set_sarg(*text);
   }
 }
 
@@ -155,7 +158,7 @@ void read_all(Family family, const std::string& link, Values& values) {
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto name = fmt::format("{}/{}", directory, names[i]);
     if (family == Family::v6 && i == stable_secret) {
-      read_text(name, *values.Add(), false);
+      read_text(name, *values.Add());
     } else {
       read_number(name, *values.Add());
     }
@@ -209,18 +212,33 @@ void write_all(Family family, const std::string& link, const Values& values, con
   }
 }
 
+// `translate` gets the lowest and the highest; the kernel writes an empty range in one way only.
+std::string translated(const std::string& groups,
+                       const std::function<std::optional<Users::Range>(Users::Range)>& translate) {
+  std::istringstream numbers(groups);
+  Users::Range range;
+  if (!(numbers >> range.first >> range.second) || range.first > range.second) {
+    return groups;
+  }
+  const auto found = translate(range);
+  return found ? fmt::format("{}\t{}", found->first, found->second) : no_groups;
+}
+
 }  // namespace
 
-void read_net_sysctls(images::netns_entry& entry) {
+void read_net_sysctls(images::netns_entry& entry, const Users& users) {
   read_all(Family::v4, "default", *entry.mutable_def_conf4());
   read_all(Family::v4, "all", *entry.mutable_all_conf4());
   read_all(Family::v6, "default", *entry.mutable_def_conf6());
   read_all(Family::v6, "all", *entry.mutable_all_conf6());
   read_number(queue_length, *entry.add_unix_conf());
   auto& groups = *entry.add_ipv4_sysctl();
-  read_text(ping_groups, groups, true);
-  if (groups.sarg() == std::string(no_groups) + "\n") {
-    groups.clear_sarg();
+  groups.set_type(images::CTL_STR);
+  if (const auto text = read(ping_groups)) {
+    const auto value = translated(*text, [&](auto range) { return users.groups(range); });
+    if (value != no_groups) {
+      groups.set_sarg(value + "\n");
+    }
   }
 }
 
@@ -229,7 +247,7 @@ void read_link_sysctls(const std::string& link, images::net_device_entry& entry)
   read_all(Family::v6, link, *entry.mutable_conf6());
 }
 
-void write_net_sysctls(const images::netns_entry& entry, bool weak) {
+void write_net_sysctls(const images::netns_entry& entry, const Users& users, bool weak) {
   // In this order: what is written for all goes to the default, too.
   write_all(Family::v4, "all", entry.all_conf4(), entry.all_conf(), weak);
   write_all(Family::v4, "default", entry.def_conf4(), entry.def_conf(), weak);
@@ -245,7 +263,7 @@ void write_net_sysctls(const images::netns_entry& entry, bool weak) {
     while (groups->ends_with('\n')) {
       groups->pop_back();
     }
-    write(ping_groups, *groups, weak);
+    write(ping_groups, translated(*groups, [&](auto range) { return users.groups_outside(range); }), weak);
   }
 }
 

@@ -8,12 +8,15 @@
 
 namespace criu::namespaces {
 
-void read_net_sysctls(images::netns_entry&);
+class Users;
+
+// Groups are as the tree sees them in the image, and as this process does in the file.
+void read_net_sysctls(images::netns_entry&, const Users&);
 // `link` is a name.
 void read_link_sysctls(const std::string& link, images::net_device_entry&);
 
 // What is as it should be is not written. `weak`: without those that this kernel does not have.
-void write_net_sysctls(const images::netns_entry&, bool weak);
+void write_net_sysctls(const images::netns_entry&, const Users&, bool weak);
 void write_link_sysctls(const images::net_device_entry&, bool weak);
 
 }  // namespace criu::namespaces

@@ -140,6 +140,39 @@ Users::Users(const procfs::Task& task) : ns_(task.open("ns/user", O_RDONLY | O_C
   stack_.map();
 }
 
+namespace {
+
+using Range = Users::Range;
+
+// The part of a range that an extent has on its side `from`, as it is on the side `to`, added to what is there already.
+void add_part(std::optional<Range>& sum, Range range, std::uint32_t from, std::uint32_t to, std::uint32_t count) {
+  const auto first = std::max(range.first, from);
+  const auto last = std::min<std::uint64_t>(range.second, std::uint64_t{from} + count - 1);
+  if (count == 0 || first > last) {
+    return;
+  }
+  const Range part{to + (first - from), to + static_cast<std::uint32_t>(last - from)};
+  sum = sum ? Range{std::min(sum->first, part.first), std::max(sum->second, part.second)} : part;
+}
+
+}  // namespace
+
+std::optional<Range> Users::groups(Range outside) const {
+  std::optional<Range> found = own() ? std::nullopt : std::optional(outside);
+  for (const auto& extent : entry_.gid_map()) {
+    add_part(found, outside, extent.lower_first(), extent.first(), extent.count());
+  }
+  return found;
+}
+
+std::optional<Range> Users::groups_outside(Range inside) const {
+  std::optional<Range> found = own() ? std::nullopt : std::optional(inside);
+  for (const auto& extent : entry_.gid_map()) {
+    add_part(found, inside, extent.first(), extent.lower_first(), extent.count());
+  }
+  return found;
+}
+
 std::uint32_t Users::inside(const Map& map, std::uint32_t id) {
   for (const auto& extent : map) {
     if (id >= extent.lower_first() && id - extent.lower_first() < extent.count()) {

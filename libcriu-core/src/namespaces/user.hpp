@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -57,6 +58,10 @@ class Users {
   // The other way.
   std::uint32_t user_outside(std::uint32_t id) const { return own() ? outside(entry_.uid_map(), id) : id; }
   std::uint32_t group_outside(std::uint32_t id) const { return own() ? outside(entry_.gid_map(), id) : id; }
+  // Of a range of groups, the lowest and the highest that there are on the other side; nothing: none of them.
+  using Range = std::pair<std::uint32_t, std::uint32_t>;
+  std::optional<Range> groups(Range outside) const;
+  std::optional<Range> groups_outside(Range inside) const;
   // Of a message or structure of the kernel that names both.
   template <typename Message>
   void translate(Message& message) const {
