@@ -37,7 +37,8 @@ class MemoryCopy {
         look_{.options = options,
               .images = scratch,
               .look_only = true,
-              .mounts = home.own_mounts() ? &home.mount_sources() : nullptr},
+              .mounts = home.own_mounts() ? &home.mount_sources() : nullptr,
+              .users = &home.users()},
         files_(look_) {}
 
   void copy(const task::FrozenTree& tree) {
