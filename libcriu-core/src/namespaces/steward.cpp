@@ -2,6 +2,7 @@
 #include "namespaces/steward.hpp"
 
 #include <fcntl.h>
+#include <fdinfo.pb.h>  // before <signal.h>, whose macro has the name of a field of it
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>

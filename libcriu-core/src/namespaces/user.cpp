@@ -2,6 +2,7 @@
 #include "namespaces/user.hpp"
 
 #include <fcntl.h>
+#include <fdinfo.pb.h>  // before <signal.h>, whose macro has the name of a field of it
 #include <fmt/format.h>
 #include <linux/nsfs.h>
 #include <sched.h>

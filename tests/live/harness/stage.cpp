@@ -246,7 +246,7 @@ class Act {
     std::istringstream was(before), is(now);
     for (std::string old_line, line; std::getline(was, old_line), std::getline(is, line), was || is;) {
       if (old_line != line) {
-        return "was " + old_line + ", is " + line;
+        return std::string("was ").append(old_line).append(", is ").append(line);
       }
     }
     return {};
