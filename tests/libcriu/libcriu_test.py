@@ -18,7 +18,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../rpc"))
-from client import decode  # noqa: E402
+from client import decode, stand_alone  # noqa: E402
 
 CRIU = os.environ["CRIU_CLI"].encode()
 PR_SET_CHILD_SUBREAPER = 36
@@ -475,12 +475,7 @@ class Library(Case):
         """A process that asks for its own checkpoint, and notes what that has returned."""
         self.tree = os.fork()
         if self.tree == 0:
-            os.setsid()
-            null = os.open("/dev/null", os.O_RDWR)
-            for number in range(3):
-                os.dup2(null, number)
-            os.closerange(3, self.directory)
-            os.closerange(self.directory + 1, 1000)
+            stand_alone(self.directory)
             result = lib.criu_dump()
             with open(self.base + "/result", "a", encoding="ascii") as file:
                 file.write(f"{result}\n")

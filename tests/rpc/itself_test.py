@@ -14,7 +14,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import rpc_test  # noqa: E402
-from client import Client, REQUEST  # noqa: E402
+from client import Client, REQUEST, stand_alone  # noqa: E402
 
 CRIU = os.environ["CRIU_CLI"]
 RESTORED = {"type": REQUEST["DUMP"], "success": True, "dump": {"restored": True}}
@@ -92,12 +92,7 @@ class Itself(rpc_test.Case):
         if self.tree != 0:
             return
         try:
-            os.setsid()
-            null = os.open("/dev/null", os.O_RDWR)
-            for number in range(3):
-                os.dup2(null, number)
-            os.closerange(3, self.directory)
-            os.closerange(self.directory + 1, 1000)
+            stand_alone(self.directory)
             if below:
                 opts["pid"] = os.getpid()
                 child = os.fork()
